@@ -1,0 +1,1 @@
+"""Energies E(params, x, y, t) -> (), one family a file."""

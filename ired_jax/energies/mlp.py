@@ -1,0 +1,148 @@
+"""The reference energy of IRED: a three-layer MLP on [x, y], modulated by the level.
+
+Source: Du, Mao, Tenenbaum, arXiv 2406.11179, section 4 and the released code. The
+network is kept exactly, so that published weights can be imported and compared.
+"""
+
+from typing import Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ired_jax.types import Array, Energy, EnergyFn, Params
+
+Head = Literal["squared_norm", "scalar"]
+TIME_WIDTH = 128
+MAX_PERIOD = 1e4
+
+
+def uniform_fan_in(fan_in: int):
+    """The initializer U(-1/sqrt(fan_in), 1/sqrt(fan_in)), of weights and biases."""
+    limit = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+def linear(features: int, fan_in: int, *, use_bias: bool = True) -> nn.Dense:
+    """A dense layer whose weights and biases start uniform in +-1/sqrt(fan_in)."""
+    init = uniform_fan_in(fan_in)
+    return nn.Dense(features, use_bias=use_bias, kernel_init=init, bias_init=init)
+
+
+def sinusoid(t: Array, width: int = TIME_WIDTH) -> Array:
+    """Sine, then cosine, of the integer level at width / 2 frequencies.
+
+    Args:
+      t: the level, integer, shape ().
+      width: even number of features.
+
+    Returns:
+      [width] float32.
+    """
+    half = width // 2
+    frequencies = jnp.exp(-jnp.arange(half) * (jnp.log(MAX_PERIOD) / (half - 1)))
+    phase = t.astype(jnp.float32) * frequencies
+    return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
+
+
+class TimeEmbedding(nn.Module):
+    """sinusoid -> Linear -> exact GELU -> Linear; t () -> [width]."""
+
+    width: int = TIME_WIDTH
+
+    @nn.compact
+    def __call__(self, t: Array) -> Array:
+        h = linear(self.width, self.width)(sinusoid(t, self.width))
+        return linear(self.width, self.width)(nn.gelu(h, approximate=False))
+
+
+class MLP(nn.Module):
+    """The network in two parts: what depends on (x, t), and what depends on y."""
+
+    x_size: int
+    y_size: int
+    width: int
+    head: Head
+
+    def setup(self):
+        fan_in = self.x_size + self.y_size
+        self.time = TimeEmbedding()
+        self.fc1_x = linear(self.width, fan_in)
+        self.fc1_y = linear(self.width, fan_in, use_bias=False)
+        self.fc2 = linear(self.width, self.width)
+        self.fc3 = linear(self.width, self.width)
+        self.modulate2 = linear(2 * self.width, TIME_WIDTH)
+        self.modulate3 = linear(2 * self.width, TIME_WIDTH)
+        self.fc4 = linear(1 if self.head == "scalar" else self.y_size, self.width)
+
+    def condition(self, x: Array, t: Array) -> tuple[Array, ...]:
+        """First-layer part of x, then gain and bias of each modulated layer: [width]."""
+        time = self.time(t)
+        gain2, bias2 = jnp.split(self.modulate2(time), 2)
+        gain3, bias3 = jnp.split(self.modulate3(time), 2)
+        return self.fc1_x(x), 1.0 + gain2, bias2, 1.0 + gain3, bias3
+
+    def energy(self, condition: tuple[Array, ...], y: Array) -> Array:
+        """E(y) given the parts that `condition` computed."""
+        x_part, gain2, bias2, gain3, bias3 = condition
+        h = nn.swish(x_part + self.fc1_y(y))
+        h = nn.swish(self.fc2(h) * gain2 + bias2)
+        h = nn.swish(self.fc3(h) * gain3 + bias3)
+        out = self.fc4(h)
+        # squared_norm: E = |out|^2;  scalar: E = out
+        return out[0] if self.head == "scalar" else jnp.sum(out * out)
+
+    def __call__(self, x: Array, y: Array, t: Array) -> Array:
+        return self.energy(self.condition(x, t), y)
+
+
+def make_mlp(
+    x_size: int, y_size: int, *, width: int = 512, head: Head = "squared_norm"
+) -> Energy:
+    """Makes the reference energy.
+
+    Args:
+      x_size: elements of the condition x.
+      y_size: elements of the answer y.
+      width: units of each hidden layer (512 in the published network).
+      head: `squared_norm` (E = |out|^2 >= 0) or `scalar` (E = out).
+
+    Returns:
+      The energy; x is [x_size], y is [y_size], both float32, t an integer ().
+
+    Raises:
+      ValueError: a size that is not positive, or an unknown head.
+    """
+    if min(x_size, y_size, width) < 1:
+        raise ValueError(
+            f"x_size={x_size}, y_size={y_size}, width={width}: all must be at least 1"
+        )
+    if head not in ("squared_norm", "scalar"):
+        raise ValueError(f"head={head!r}: allowed are 'squared_norm' and 'scalar'")
+    network = MLP(x_size, y_size, width, head)
+
+    def init(key: Array) -> Params:
+        x, y = jnp.zeros(x_size), jnp.zeros(y_size)
+        return network.init(key, x, y, jnp.int32(0))["params"]
+
+    def apply(params: Params, x: Array, y: Array, t: Array) -> Array:
+        chex.assert_shape([x, y, t], [(x_size,), (y_size,), ()])
+        return network.apply({"params": params}, x, y, t)
+
+    def bind(params: Params, x: Array, t: Array) -> EnergyFn:
+        chex.assert_shape(x, (x_size,))
+        chex.assert_shape(t, ())
+        condition = network.apply({"params": params}, x, t, method="condition")
+
+        def energy_fn(y: Array) -> Array:
+            chex.assert_shape(y, (y_size,))
+            return network.apply({"params": params}, condition, y, method="energy")
+
+        return energy_fn
+
+    return Energy(init, apply, bind)

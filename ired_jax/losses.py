@@ -1,0 +1,110 @@
+"""Losses, penalties, masks and schedules: arrays in, per-example values out.
+
+No mean over the batch is taken here, so nothing can be diluted by its size. U = E / s_t
+is the energy in nats; y+ comes from the data, y- from a chain; data down, samples up.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ired_jax.types import Array
+
+SATURATED = 0.01  # a pair counts as saturated below this sigmoid
+
+
+def denoising(grad: Array, eps: Array) -> Array:
+    """mean_i (dE/dy_i - eps_i)^2 of each example: [B, D], [B, D] -> [B].
+
+    Source: arXiv 2406.11179, eq. 5; arXiv 2006.11239, eq. 14.
+    """
+    chex.assert_rank([grad, eps], 2)
+    chex.assert_equal_shape([grad, eps])
+    return jnp.mean((grad - eps) ** 2, axis=-1)
+
+
+def contrastive_divergence(u_pos: Array, u_neg: Array, *, num_elements: int) -> Array:
+    """(U+ - U-) / D, nats per element: [B], [B] -> [B]. Lower widens the gap.
+
+    Source: Hinton, Neural Computation 14(8), 2002; arXiv 1903.08689, eq. 2.
+    """
+    _assert_pairs(u_pos, u_neg)
+    return (u_pos - u_neg) / num_elements
+
+
+def logistic(u_pos: Array, u_neg: Array, *, tau: float) -> Array:
+    """softplus((U+ - U-) / tau): [B], [B] -> [B]; tau in nats.
+
+    With tau = 1 it is the 2-way cross-entropy of the logits (-U+, -U-).
+    Source: arXiv 2406.11179, eq. 7.
+    """
+    _assert_pairs(u_pos, u_neg)
+    return jax.nn.softplus((u_pos - u_neg) / tau)
+
+
+def hinge(u_pos: Array, u_neg: Array, *, margin: float) -> Array:
+    """max(0, margin + U+ - U-): [B], [B] -> [B]; margin in nats.
+
+    Source: LeCun et al., A Tutorial on Energy-Based Learning, 2006, eq. 11.
+    """
+    _assert_pairs(u_pos, u_neg)
+    return jnp.maximum(0.0, margin + u_pos - u_neg)
+
+
+def energy_penalty(u_pos: Array, u_neg: Array, *, num_elements: int) -> Array:
+    """(U+ / D)^2 + (U- / D)^2: [B], [B] -> [B]. Never masked or filtered."""
+    _assert_pairs(u_pos, u_neg)
+    return (u_pos / num_elements) ** 2 + (u_neg / num_elements) ** 2
+
+
+def saturation(u_pos: Array, u_neg: Array, *, tau: float) -> Array:
+    """1 where sigmoid((U+ - U-) / tau) < .01, else 0: [B], [B] -> [B].
+
+    Such a pair is told apart at once and hardly teaches a logistic loss anything.
+    """
+    _assert_pairs(u_pos, u_neg)
+    return (jax.nn.sigmoid((u_pos - u_neg) / tau) < SATURATED).astype(u_pos.dtype)
+
+
+def warmup(step: Array, *, maximum: float, num_steps: int) -> Array:
+    """maximum min(1, step / num_steps); the maximum at once if num_steps is 0."""
+    ramp = step / num_steps if num_steps else jnp.ones(())
+    return maximum * jnp.minimum(1.0, ramp)
+
+
+def level_range(num_levels: int, low: float, high: float) -> tuple[int, int]:
+    """int(low (T - 1)) and int(high (T - 1)): the first and the last level, inclusive.
+
+    Raises:
+      ValueError: unless 0 <= low <= high <= 1.
+    """
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"level range ({low}, {high}): needs 0 <= low <= high <= 1")
+    return int(low * (num_levels - 1)), int(high * (num_levels - 1))
+
+
+def level_weights(s: Array, *, power: float) -> Array:
+    """s_t^power over its mean: a weight for each level, mean 1. [T] -> [T].
+
+    The ideal gap of a wrong answer is proportional to 1 / s_t^2 nats, so power = 2 lets
+    every level speak equally loud.
+    """
+    chex.assert_rank(s, 1)
+    weight = s**power
+    return weight / jnp.mean(weight)
+
+
+def level_quantiles(residual: Array, t: Array, *, num_levels: int, quantile: float):
+    """The quantile of the residuals of each level: [B], [B] -> [T].
+
+    NaN for a level without rows. Carries no gradient.
+    """
+    _assert_pairs(residual, t)
+    levels = jnp.arange(num_levels)[:, None]
+    of_level = jnp.where(t == levels, jax.lax.stop_gradient(residual), jnp.nan)
+    return jnp.nanquantile(of_level, quantile, axis=1)
+
+
+def _assert_pairs(first: Array, second: Array) -> None:
+    chex.assert_rank([first, second], 1)
+    chex.assert_equal_shape([first, second])

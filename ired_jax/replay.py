@@ -1,0 +1,130 @@
+"""A replay buffer on the device: one first-in-first-out ring per bucket of levels.
+
+Fixed shapes, pure functions, no host round trip. Rows are a dict of arrays; here
+{x, y0, y, t}, so that a replayed negative keeps the condition and the level that it was
+made with. Entries y are in y_t space. Donate the state to insert in place.
+
+Source: Du, Mordatch, arXiv 1903.08689, section 3.1 (replay of Langevin negatives).
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ired_jax.types import Array, Batch
+
+
+class ReplayState(NamedTuple):
+    """The rings. Slots at or beyond `size` hold zeros and are never returned as real."""
+
+    rows: Batch  # each [num_buckets, capacity, ...]
+    head: Array  # [num_buckets] int32, the slot that the next row takes
+    size: Array  # [num_buckets] int32, rows held
+
+    @property
+    def num_buckets(self) -> int:
+        return self.head.shape[0]
+
+    @property
+    def capacity(self) -> int:
+        return jax.tree.leaves(self.rows)[0].shape[1]
+
+
+def init(example: Batch, *, num_buckets: int, capacity: int) -> ReplayState:
+    """Makes empty rings.
+
+    Args:
+      example: one row, a dict of arrays (only shapes and dtypes are used).
+      num_buckets: rings, at least 1.
+      capacity: rows a ring, at least 1.
+
+    Raises:
+      ValueError: num_buckets or capacity below 1.
+    """
+    if num_buckets < 1 or capacity < 1:
+        raise ValueError(
+            f"num_buckets={num_buckets}, capacity={capacity}: both must be at least 1"
+        )
+
+    def ring(leaf):
+        return jnp.zeros((num_buckets, capacity, *leaf.shape), leaf.dtype)
+
+    def count():  # two arrays: one buffer cannot be donated twice
+        return jnp.zeros(num_buckets, jnp.int32)
+
+    return ReplayState(jax.tree.map(ring, dict(example)), head=count(), size=count())
+
+
+def bucket_of(t: Array, *, num_levels: int, num_buckets: int) -> Array:
+    """floor(t / (T - 1) (num_buckets - 1)), in integers: the bucket of level t.
+
+    With num_buckets >= T each level has a bucket of its own; more than T leaves the
+    rest empty. Shape of t, int32.
+    """
+    return t.astype(jnp.int32) * (num_buckets - 1) // max(num_levels - 1, 1)
+
+
+def insert(state: ReplayState, rows: Batch, bucket: Array) -> ReplayState:
+    """Appends rows to their buckets in order; the oldest fall out.
+
+    Several rows may go to one bucket, and more than its capacity: the newest stay.
+
+    Args:
+      state: the rings.
+      rows: each [B, ...], of the example's shapes and dtypes.
+      bucket: [B] int32 in [0, num_buckets).
+    """
+    chex.assert_rank(bucket, 1)
+    chex.assert_type(bucket, int)
+    _assert_rows_fit(state, rows, bucket.shape[0])
+    rank, count = _rank_within_bucket(bucket, state.num_buckets)
+    slot = (state.head[bucket] + rank) % state.capacity
+    # Of more rows than slots only the last `capacity` are written: two rows in one slot
+    # would be settled in no particular order. Out-of-range buckets are dropped.
+    is_newest = rank >= count[bucket] - state.capacity
+    target = jnp.where(is_newest, bucket, state.num_buckets)
+    return ReplayState(
+        rows=jax.tree.map(
+            lambda ring, new: ring.at[target, slot].set(new, mode="drop"),
+            state.rows,
+            dict(rows),
+        ),
+        head=(state.head + count) % state.capacity,
+        size=jnp.minimum(state.size + count, state.capacity),
+    )
+
+
+def sample(key: Array, state: ReplayState, bucket: Array) -> tuple[Batch, Array]:
+    """Draws one row uniformly from each requested bucket, with replacement.
+
+    Args:
+      key: PRNG key.
+      state: the rings.
+      bucket: [B] int32 in [0, num_buckets).
+
+    Returns:
+      rows, each [B, ...], and is_available [B] bool: False where the bucket is empty,
+      whose row is zeros.
+    """
+    chex.assert_rank(bucket, 1)
+    chex.assert_type(bucket, int)
+    size = state.size[bucket]
+    slot = jax.random.randint(key, bucket.shape, 0, jnp.maximum(size, 1))
+    return jax.tree.map(lambda ring: ring[bucket, slot], state.rows), size > 0
+
+
+def _rank_within_bucket(bucket: Array, num_buckets: int) -> tuple[Array, Array]:
+    """How many earlier rows share the bucket [B], and rows a bucket [num_buckets]."""
+    is_in = jax.nn.one_hot(bucket, num_buckets, dtype=jnp.int32)
+    seen = jnp.cumsum(is_in, axis=0)
+    rank = jnp.take_along_axis(seen, bucket[:, None], axis=1)[:, 0] - 1
+    return rank, seen[-1]
+
+
+def _assert_rows_fit(state: ReplayState, rows: Batch, batch_size: int) -> None:
+    chex.assert_trees_all_equal_structs(dict(state.rows), dict(rows))
+    for name, ring in state.rows.items():
+        chex.assert_shape(rows[name], (batch_size, *ring.shape[2:]))
+        chex.assert_type(rows[name], ring.dtype)

@@ -1,0 +1,1 @@
+"""Samplers of one example each: Langevin chains, descent, inference over all levels."""

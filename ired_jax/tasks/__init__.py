@@ -1,0 +1,1 @@
+"""Tasks: what is drawn, what an answer is worth, and which box holds the answers."""

@@ -1,0 +1,86 @@
+"""Matrix inversion: x = vec(A), y = vec(A^-1), A = 2 M M^T + c I, M ~ U(-1, 1).
+
+c = .5 in distribution, .1 for the harder set. A >= c I, so no entry of an inverse
+exceeds 1 / c: that is the task's box. Source: arXiv 2406.11179, section 5.1, and its
+released code.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ired_jax.tasks.base import Split, Task
+from ired_jax.types import Array
+
+SHIFT = 0.5
+SHIFT_HARDER = 0.1
+NEWTON_STEPS = (15, 20)
+
+
+def make_inverse(n: int) -> Task:
+    """Makes the task for n x n matrices, D = n^2.
+
+    Raises:
+      ValueError: n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"n={n}: must be at least 1")
+
+    def split(shift: float) -> Split:
+        return Split(lambda key: draw(key, n=n, shift=shift), bounds=1 / shift)
+
+    return Task(
+        name="inverse",
+        train=split(SHIFT),
+        ood=split(SHIFT_HARDER),
+        residual=residual,
+        grid=(n, n),
+        solvers={
+            f"Newton-Schulz, {steps} steps": _newton_schulz_solver(steps)
+            for steps in NEWTON_STEPS
+        },
+    )
+
+
+def draw(key: Array, *, n: int, shift: float) -> tuple[Array, Array]:
+    """One example: x [n^2] and y [n^2], float32."""
+    m = jax.random.uniform(key, (n, n), minval=-1.0, maxval=1.0)
+    a = 2 * m @ m.T + shift * jnp.eye(n)
+    # A is symmetric and positive definite: A^-1 = L^-T L^-1, half the work of an LU.
+    lower = jnp.linalg.cholesky(a)
+    half = jax.scipy.linalg.solve_triangular(lower, jnp.eye(n), lower=True)
+    return a.reshape(-1), (half.T @ half).reshape(-1)
+
+
+def residual(x: Array, y: Array) -> Array:
+    """|A Y - I|_F of one example: x [n^2], y [n^2] -> ()."""
+    a, inverse = _as_matrices(x, y)
+    return jnp.linalg.norm(a @ inverse - jnp.eye(a.shape[0]))
+
+
+def newton_schulz(x: Array, *, num_steps: int) -> Array:
+    """Y <- Y (2 I - A Y) from A^T / (|A|_1 |A|_inf): x [n^2] -> [n^2].
+
+    Source: Schulz, ZAMM 13(1), 1933; Ben-Israel, Math. Comp. 19, 1965 (the start).
+    """
+    a, _ = _as_matrices(x, x)
+    identity = jnp.eye(a.shape[0])
+    columns, rows = jnp.sum(jnp.abs(a), axis=0), jnp.sum(jnp.abs(a), axis=1)
+    start = a.T / (jnp.max(columns) * jnp.max(rows))
+
+    def step(y, _):
+        return y @ (2 * identity - a @ y), None
+
+    return jax.lax.scan(step, start, length=num_steps)[0].reshape(-1)
+
+
+def _newton_schulz_solver(num_steps: int):
+    return lambda x: newton_schulz(x, num_steps=num_steps)
+
+
+def _as_matrices(x: Array, y: Array) -> tuple[Array, Array]:
+    chex.assert_rank([x, y], 1)
+    chex.assert_equal_shape([x, y])
+    n = round(x.size**0.5)
+    chex.assert_shape(x, (n * n,))
+    return x.reshape(n, n), y.reshape(n, n)

@@ -1,0 +1,112 @@
+"""Aliases, the callables that cross a module, and the named random streams."""
+
+import enum
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+Params = Any  # a pytree of float32 arrays
+Batch = Mapping[str, Array]  # rows {x, y0, y, t, ...}, each [B, ...]
+
+
+class EnergyFn(Protocol):
+    """A landscape at fixed parameters, condition and level: y [D] -> ()."""
+
+    def __call__(self, y: Array) -> Array: ...
+
+
+class LandscapeFn(Protocol):
+    """All landscapes of one condition: (y [D], t int32 ()) -> ().
+
+    It may also have a method `at(t) -> EnergyFn` that does the work on x and t once
+    for a whole chain; the two must agree.
+    """
+
+    def __call__(self, y: Array, t: Array) -> Array: ...
+
+
+class InitFn(Protocol):
+    """Draws the initial parameters of an energy."""
+
+    def __call__(self, key: Array) -> Params: ...
+
+
+class BindFn(Protocol):
+    """Does the work on x and t once: (params, x, t) -> (y -> ())."""
+
+    def __call__(self, params: Params, x: Array, t: Array) -> EnergyFn: ...
+
+
+class ApplyFn(Protocol):
+    """The pure energy of one example: (params, x [Dx], y [D], t int32 ()) -> ()."""
+
+    def __call__(self, params: Params, x: Array, y: Array, t: Array) -> Array: ...
+
+
+class Energy(NamedTuple):
+    """An energy E(params, x, y, t) -> (), low where y answers x.
+
+    Calling it is calling `apply`. `bind` gives the same number with the parts that do
+    not depend on y computed once; both agree, and a test holds that for every energy.
+    """
+
+    init: InitFn
+    apply: ApplyFn
+    bind: BindFn
+
+    def __call__(self, params: Params, x: Array, y: Array, t: Array) -> Array:
+        return self.apply(params, x, y, t)
+
+
+class Landscape(NamedTuple):
+    """`energy` at fixed parameters and condition: a `LandscapeFn` with `at`."""
+
+    energy: ApplyFn
+    params: Params
+    x: Array
+
+    def __call__(self, y: Array, t: Array) -> Array:
+        return self.energy(self.params, self.x, y, t)
+
+    def at(self, t: Array) -> EnergyFn:
+        """The landscape of level t, its x and t parts computed here and only once."""
+        return bind(self.energy, self.params, self.x, t)
+
+
+def bind(energy: ApplyFn, params: Params, x: Array, t: Array) -> EnergyFn:
+    """`energy.bind(params, x, t)` where it has one, else a plain closure."""
+    if hasattr(energy, "bind"):
+        return energy.bind(params, x, t)
+    return functools.partial(_call_at, energy, params, x, t)
+
+
+def _call_at(energy: ApplyFn, params: Params, x: Array, t: Array, y: Array) -> Array:
+    return energy(params, x, y, t)
+
+
+class Stream(enum.IntEnum):
+    """The named random streams of a train step. Numbers are part of a run: append."""
+
+    DATA = 0
+    LEVEL = 1
+    NOISE = 2
+    NEGATIVE_LEVEL = 3
+    NEGATIVE_NOISE = 4
+    START = 5
+    COIN = 6
+    REPLAY = 7
+    CHAIN = 8
+    INIT = 9
+    EVAL_DATA = 10
+    EVAL_OOD = 11
+    EVAL_START = 12
+    EVAL_NOISE = 13
+    BASELINE = 14
+
+
+def stream_key(key: Array, step: Array | int, stream: Stream) -> Array:
+    """The key of one stream at one step; the root `key` itself never advances."""
+    return jax.random.fold_in(jax.random.fold_in(key, step), int(stream))
