@@ -17,7 +17,7 @@ from ired_jax.types import Array, Batch
 
 
 class ReplayState(NamedTuple):
-    """The rings. Slots at or beyond `size` hold zeros and are never returned as real."""
+    """The rings. Slots at or beyond `size` hold zeros, never returned as real."""
 
     rows: Batch  # each [num_buckets, capacity, ...]
     head: Array  # [num_buckets] int32, the slot that the next row takes

@@ -189,7 +189,7 @@ def repeat(step_fn, num_steps: int):
 
 
 def draw_batch(problem: Problem, state: TrainState, batch_size: int) -> Batch:
-    """Fresh rows {x, y0, t, eps} of the denoising loss, of the state's step: [B, ...]."""
+    """Fresh rows {x, y0, t, eps} of the denoising loss at this step: [B, ...]."""
     key = partial(stream_key, state.key, state.step)
     keys = jax.random.split(key(Stream.DATA), batch_size)
     x, y0 = jax.vmap(problem.draw)(keys)

@@ -81,7 +81,7 @@ class MLP(nn.Module):
         self.fc4 = linear(1 if self.head == "scalar" else self.y_size, self.width)
 
     def condition(self, x: Array, t: Array) -> tuple[Array, ...]:
-        """First-layer part of x, then gain and bias of each modulated layer: [width]."""
+        """First-layer part of x; gain and bias of each modulated layer: [width]."""
         time = self.time(t)
         gain2, bias2 = jnp.split(self.modulate2(time), 2)
         gain3, bias3 = jnp.split(self.modulate3(time), 2)
