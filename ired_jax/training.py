@@ -188,11 +188,18 @@ def repeat(step_fn, num_steps: int):
     return steps
 
 
+def draw_examples(
+    problem: Problem, root: Array, step: Array, batch_size: int
+) -> tuple[Array, Array]:
+    """The examples x [B, Dx], y0 [B, D] that the step `step` sees."""
+    keys = jax.random.split(stream_key(root, step, Stream.DATA), batch_size)
+    return jax.vmap(problem.draw)(keys)
+
+
 def draw_batch(problem: Problem, state: TrainState, batch_size: int) -> Batch:
     """Fresh rows {x, y0, t, eps} of the denoising loss at this step: [B, ...]."""
     key = partial(stream_key, state.key, state.step)
-    keys = jax.random.split(key(Stream.DATA), batch_size)
-    x, y0 = jax.vmap(problem.draw)(keys)
+    x, y0 = draw_examples(problem, state.key, state.step, batch_size)
     levels = problem.schedule.num_levels
     t = jax.random.randint(key(Stream.LEVEL), (batch_size,), 0, levels)
     eps = jax.random.normal(key(Stream.NOISE), y0.shape)

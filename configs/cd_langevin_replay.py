@@ -1,0 +1,18 @@
+"""Contrastive divergence with persistent chains (q203 with :classic).
+
+python -m experiments.train --config=configs/cd_langevin_replay.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(presets: str = "") -> ConfigDict:
+    config = base.get_config()
+    config.negatives.strategy = "langevin"
+    config.replay.share = 0.95
+    config.loss.contrastive = "cd"
+    config.loss.weight = 0.05
+    config.train.beta1, config.train.beta2 = 0.0, 0.999
+    return base.apply(config, presets)

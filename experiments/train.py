@@ -1,0 +1,29 @@
+"""Trains a config, or resumes it.
+
+python -m experiments.train --config=configs/cd_full.py:cpu
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from experiments.loop import train_and_evaluate
+
+
+def define(values: flags.FlagValues) -> None:
+    cli.define_config(values)
+    flags.DEFINE_string(
+        "workdir", None, "default: runs/<config>-seed<seed>", flag_values=values
+    )
+
+
+def main(argv: list[str]) -> None:
+    values = cli.parse(argv, define)
+    config = cli.config_of(values)
+    default = f"runs/{cli.config_name(argv)}-seed{config.seed}"
+    train_and_evaluate(config, Path(values.workdir or default))
+
+
+if __name__ == "__main__":
+    cli.run(main)
