@@ -14,7 +14,11 @@ DEFAULTS = {
         "n": 20,  # matrices are n x n, >= 1
     },
     "energy": {
-        "name": "mlp",  # one of build.ENERGIES
+        "name": "matrix",  # one of build.ENERGIES
+        "channels": 12,  # matrix: maps carried from layer to layer, >= 1
+        "layers": 7,  # matrix: product layers on x, >= 1
+        "outputs": 2,  # matrix: maps whose squared norms are summed, >= 1
+        "reach": "products",  # matrix: products (y is seen through x), direct
         "width": 512,  # mlp: hidden units, >= 1
         "head": "squared_norm",  # mlp: squared_norm (E = |out|^2), scalar (E = out)
     },
@@ -27,7 +31,7 @@ DEFAULTS = {
         "num_steps": 10,  # K, >= 1
         "step_size": 0.0,  # multiple of s_t^2 (energy: of beta_t / s_t); 0: by kind
         "temperature": 1.0,  # of the chain, in units of its energy, >= 0
-        "grad_clip": 0.0,  # clip of each element of the chain's gradient; 0: none
+        "grad_clip": 5.0,  # clip of each element of grad E (on grad U: / s_t); 0: none
         "bounds": 0.0,  # half-width of the chain's box; 0: none
         "adjusted": False,  # Metropolis-Hastings acceptance
     },
@@ -74,8 +78,9 @@ DEFAULTS = {
     "train": {
         "batch_size": 2048,  # B, >= 1
         "num_steps": 100_000,  # length of the run, >= 1
-        "learning_rate": 1e-4,  # Adam, at its maximum, > 0
-        "lr_schedule": "constant",  # constant, cosine (to 0 at the end of the run)
+        "learning_rate": 3e-3,  # Adam, at its maximum, > 0
+        "lr_schedule": "cosine",  # constant, cosine (to 0 at the end of the run)
+        "lr_warmup": 100,  # steps over which the rate grows from 0, >= 0
         "beta1": 0.9,  # Adam; 0 for contrastive runs, in [0, 1)
         "beta2": 0.99,  # Adam; .999 for contrastive runs, in [0, 1)
         "grad_clip": 1.0,  # global norm, > 0
@@ -103,34 +108,44 @@ def get_config() -> ConfigDict:
 
 
 def apply(config: ConfigDict, presets: str) -> ConfigDict:
-    """Applies comma-separated presets in the order given: `cpu`, `smoke`, `classic`.
+    """Applies comma-separated presets, in any order: see PRESETS.
 
     Raises:
       ValueError: an unknown preset.
     """
-    for name in filter(None, (presets or "").split(",")):
+    names = list(filter(None, (presets or "").split(",")))
+    for name in names:
         if name not in PRESETS:
             allowed = ", ".join(PRESETS)
             raise ValueError(f"preset {name!r} is unknown: allowed are {allowed}")
-        PRESETS[name](config)
+    for name, preset in PRESETS.items():
+        if name in names:
+            preset(config)
     return config
+
+
+def mlp(config: ConfigDict) -> None:
+    """The reference network, at the learning rate of record."""
+    config.energy.name = "mlp"
+    config.train.learning_rate = 1e-4
+    config.train.lr_schedule = "constant"
+    config.train.lr_warmup = 0
 
 
 def cpu(config: ConfigDict) -> None:
     """n = 10 within 15 minutes on two cores."""
     config.task.n = 10
-    config.energy.width = 256
-    _resize(config, batch_size=512, num_steps=10_000, capacity=2_000)
-    config.train.learning_rate = 1e-3
-    config.train.lr_schedule = "cosine"
+    _resize(config, batch_size=128, num_steps=5_000, capacity=2_000)
     config.train.log_every = 250
-    config.train.eval_every = 2_500
+    config.train.eval_every = 1_000
+    if config.energy.name == "mlp":
+        config.train.batch_size = 512
+        config.train.learning_rate = 3e-4
 
 
 def smoke(config: ConfigDict) -> None:
     """The whole path within a minute: no result, only that everything runs."""
     config.task.n = 4
-    config.energy.width = 32
     _resize(config, batch_size=64, num_steps=40, capacity=64)
     config.train.steps_per_dispatch = 5
     config.train.log_every = 10
@@ -138,6 +153,10 @@ def smoke(config: ConfigDict) -> None:
     config.eval.num_examples = 128
     config.eval.num_examples_running = 64
     config.eval.batch_size = 64
+    if config.energy.name == "mlp":
+        config.energy.width = 32
+    else:
+        config.energy.layers = 3
 
 
 def classic(config: ConfigDict) -> None:
@@ -159,7 +178,8 @@ def classic(config: ConfigDict) -> None:
         config.filter.denoised = False
 
 
-PRESETS = {"cpu": cpu, "smoke": smoke, "classic": classic}
+# Applied in this order, whatever the order on the command line.
+PRESETS = {"mlp": mlp, "cpu": cpu, "smoke": smoke, "classic": classic}
 
 
 def _resize(config: ConfigDict, *, batch_size: int, num_steps: int, capacity: int):

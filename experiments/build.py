@@ -17,6 +17,7 @@ from experiments.errors import UserError
 from experiments.fields import Fields
 from ired_jax import diffusion, losses, negatives, training
 from ired_jax.diffusion import Schedule
+from ired_jax.energies.matrix import make_matrix
 from ired_jax.energies.mlp import make_mlp
 from ired_jax.negatives import Strategy
 from ired_jax.tasks.base import Task
@@ -76,6 +77,12 @@ TASKS = {
 }
 
 ENERGIES = {
+    "matrix": lambda read, task: make_matrix(
+        channels=read("energy.channels", at_least=1),
+        layers=read("energy.layers", at_least=1),
+        outputs=read("energy.outputs", at_least=1),
+        reach=read("energy.reach", one_of=("products", "direct")),
+    ),
     "mlp": lambda read, task: make_mlp(
         task.x_size,
         task.y_size,
@@ -183,8 +190,14 @@ def _energy(read: Fields, task: Task) -> Energy:
 
 def _optimizer(read: Fields) -> optax.GradientTransformation:
     rate = read("train.learning_rate", above=0)
+    warmup = read("train.lr_warmup", at_least=0)
+    num_steps = read("train.num_steps", at_least=1)
     if read("train.lr_schedule", one_of=("constant", "cosine")) == "cosine":
-        rate = optax.cosine_decay_schedule(rate, read("train.num_steps", at_least=1))
+        after = optax.cosine_decay_schedule(rate, max(num_steps - warmup, 1))
+    else:
+        after = optax.constant_schedule(rate)
+    grow = optax.linear_schedule(0.0, rate, warmup)
+    rate = optax.join_schedules([grow, after], [warmup]) if warmup else after
     b1 = read("train.beta1", at_least=0, below=1)
     b2 = read("train.beta2", at_least=0, below=1)
     clip = optax.clip_by_global_norm(read("train.grad_clip", above=0))
@@ -349,11 +362,24 @@ def _langevin(read: Fields, task: Task, schedule: Schedule) -> Strategy:
         num_steps=read("sampler.num_steps", at_least=1),
         step_size=step_size,
         temperature=_temperature(read, adjusted),
-        grad_clip=read("sampler.grad_clip", at_least=0) or None,
+        grad_clip=_grad_clip(read, schedule),
         bounds=read("sampler.bounds", at_least=0) or None,
         adjusted=adjusted,
         curriculum=read("negatives.curriculum", at_least=0, at_most=1),
     )
+
+
+def _grad_clip(read: Fields, schedule: Schedule):
+    """The clip of grad E, as one of the landscape's gradient: on U it is 1 / s_t wider.
+
+    Under a right denoiser grad E is the noise: 5 is five standard deviations, which a
+    chain on the ideal landscape never meets, and which keeps one on a bad landscape
+    from running away.
+    """
+    clip = read("sampler.grad_clip", at_least=0)
+    if clip == 0:
+        return None
+    return (lambda t: clip / schedule.s[t]) if _in_nats(read) else (lambda t: clip)
 
 
 def _temperature(read: Fields, adjusted: bool) -> float:

@@ -80,10 +80,10 @@ def read_rows(workdir: Path) -> list[dict[str, float]]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, default=float) + "\n")
+    write_bytes(path, (json.dumps(value, indent=2, default=float) + "\n").encode())
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all.
 
     Raises:
@@ -91,8 +91,8 @@ def write_text(path: Path, text: str) -> None:
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -111,7 +111,8 @@ class Logs:
     def __init__(self, workdir: Path, *, step: int, num_steps: int):
         self._path = Path(workdir) / "metrics.jsonl"
         self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
-        write_text(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        kept = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_bytes(self._path, kept.encode())
         self._board = SummaryWriter(
             str(Path(workdir) / "tensorboard"), purge_step=step + 1
         )

@@ -100,8 +100,10 @@ def level_quantiles(residual: Array, t: Array, *, num_levels: int, quantile: flo
     NaN for a level without rows. Carries no gradient.
     """
     _assert_pairs(residual, t)
-    levels = jnp.arange(num_levels)[:, None]
-    of_level = jnp.where(t == levels, jax.lax.stop_gradient(residual), jnp.nan)
+    residual = jax.lax.stop_gradient(residual)[None, :]
+    of_level = jnp.where(
+        jnp.arange(num_levels)[:, None] == t[None, :], residual, jnp.nan
+    )
     return jnp.nanquantile(of_level, quantile, axis=1)
 
 

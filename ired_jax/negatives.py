@@ -123,17 +123,22 @@ def mixed(first: Strategy, second: Strategy, *, share: float) -> Strategy:
             lambda a: a[cut:], rows
         )
 
+    def halves(key, rows):
+        # One key for both would give their rows the same noise.
+        return zip((first, second), jax.random.split(key), split(rows), strict=True)
+
     def start(key, rows, progress):
-        halves = zip((first, second), split(dict(rows)), strict=True)
-        parts = [strategy.start(key, part, progress) for strategy, part in halves]
-        return jnp.concatenate(parts)
+        return jnp.concatenate(
+            [
+                strategy.start(key, part, progress)
+                for strategy, key, part in halves(key, dict(rows))
+            ]
+        )
 
     def refine(key, landscape, rows, y, progress):
         parts = [
             strategy.refine(key, landscape, part, part["y"], progress)
-            for strategy, part in zip(
-                (first, second), split({**rows, "y": y}), strict=True
-            )
+            for strategy, key, part in halves(key, {**rows, "y": y})
         ]
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
 
@@ -147,7 +152,7 @@ def langevin_chain(
     num_steps: int,
     step_size: StepSizeFn,
     temperature: float = 1.0,
-    grad_clip: float | None = None,
+    grad_clip: Callable[[Array], Array] | None = None,
     bounds: float | None = None,
     adjusted: bool = False,
     curriculum: float = 0.0,
@@ -160,13 +165,15 @@ def langevin_chain(
       num_steps: K.
       step_size: of each level, on the landscape's energy.
       temperature: of the chain, in units of the landscape's energy.
-      grad_clip, bounds, adjusted: as in `samplers.langevin.sample`.
+      grad_clip: of each level, on the landscape's gradient.
+      bounds, adjusted: as in `samplers.langevin.sample`.
       curriculum: share of the run over which the number of steps that move grows from
         1 to K (0: all from the start). The others have step size 0.
     """
 
     def refine(key, landscape, rows, y, progress):
-        is_active = jnp.arange(num_steps) < ramp(progress, curriculum) * num_steps
+        moving = jnp.maximum(1.0, ramp(progress, curriculum) * num_steps)
+        is_active = jnp.arange(num_steps) < moving
 
         def one(key, x, t, y):
             return langevin.sample(
@@ -176,7 +183,7 @@ def langevin_chain(
                 step_size=step_size(t) * is_active,
                 temperature=temperature,
                 num_steps=num_steps,
-                grad_clip=grad_clip,
+                grad_clip=grad_clip and grad_clip(t),
                 bounds=bounds,
                 adjusted=adjusted,
             )
@@ -242,7 +249,9 @@ def thresholds(
     chex.assert_rank(previous, 1)
     num_levels = previous.shape[0]
     if spec.mode == "fixed":
-        return jnp.asarray(spec.fixed, residual.dtype)
+        limits = jnp.asarray(spec.fixed, residual.dtype)
+        chex.assert_equal_shape([limits, previous])
+        return limits
     if spec.per_level:
         batch = losses.level_quantiles(
             residual, t, num_levels=num_levels, quantile=spec.quantile

@@ -19,7 +19,16 @@ import optax
 from ired_jax import diffusion, losses, negatives, replay
 from ired_jax.diffusion import Schedule
 from ired_jax.negatives import ResidualFilter, Strategy
-from ired_jax.types import Array, Batch, Energy, Params, Stream, bind, stream_key
+from ired_jax.types import (
+    Array,
+    Batch,
+    Energy,
+    Params,
+    Stream,
+    bind,
+    stream_key,
+    streams,
+)
 
 Metrics = dict[str, Array]
 PairLoss = Callable[[Array, Array], Array]  # (u_pos [N], u_neg [N]) -> [N]
@@ -136,12 +145,15 @@ def make_train_step(
       step_fn(state) -> (state, metrics), metrics a dict of float32 scalars.
 
     Raises:
-      ValueError: batch_size or num_steps below 1, or a negative phase without rows.
+      ValueError: batch_size or num_steps below 1, or a negative phase without rows or
+        with more rows than the batch.
     """
     if batch_size < 1 or num_steps < 1:
         raise ValueError(f"batch_size={batch_size}, num_steps={num_steps}: at least 1")
-    if contrast is not None and contrast.num_rows < 1:
-        raise ValueError(f"num_rows={contrast.num_rows}: must be at least 1")
+    if contrast is not None and not 1 <= contrast.num_rows <= batch_size:
+        raise ValueError(
+            f"num_rows={contrast.num_rows}: must be 1 to batch_size={batch_size}"
+        )
 
     def loss_fn(params: Params, batch: Batch, pairs: Batch | None, step: Array):
         loss, metrics = denoising_loss(problem, params, batch)
@@ -167,7 +179,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         norms = {"param": params, "grad": grads, "update": updates}
-        metrics |= {f"norm/{k}": optax.global_norm(v) for k, v in norms.items()}
+        metrics |= {f"norm/{k}": optax.tree.norm(v) for k, v in norms.items()}
         ema_params = update_ema(ema, step, state.ema_params, params)
         state = TrainState(
             step, state.key, params, ema_params, opt_state, rings, limits
@@ -198,7 +210,7 @@ def draw_examples(
 
 def draw_batch(problem: Problem, state: TrainState, batch_size: int) -> Batch:
     """Fresh rows {x, y0, t, eps} of the denoising loss at this step: [B, ...]."""
-    key = partial(stream_key, state.key, state.step)
+    key = streams(state.key, state.step)
     x, y0 = draw_examples(problem, state.key, state.step, batch_size)
     levels = problem.schedule.num_levels
     t = jax.random.randint(key(Stream.LEVEL), (batch_size,), 0, levels)
@@ -238,7 +250,7 @@ def draw_pairs(
     Parameters are held and every sample leaves through stop_gradient: gradient can flow
     through both energies of a pair, and through no chain, start or threshold.
     """
-    schedule, key = problem.schedule, partial(stream_key, state.key, state.step)
+    schedule, key = problem.schedule, streams(state.key, state.step)
     rows = _fresh_rows(contrast, key, batch)
     y = contrast.strategy.start(key(Stream.START), rows, progress)
     if contrast.replay is not None:

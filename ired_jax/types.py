@@ -2,7 +2,7 @@
 
 import enum
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -109,4 +109,10 @@ class Stream(enum.IntEnum):
 
 def stream_key(key: Array, step: Array | int, stream: Stream) -> Array:
     """The key of one stream at one step; the root `key` itself never advances."""
-    return jax.random.fold_in(jax.random.fold_in(key, step), int(stream))
+    return streams(key, step)(stream)
+
+
+def streams(key: Array, step: Array | int) -> Callable[[Stream], Array]:
+    """All streams of one step: stream -> key, the step folded in only once."""
+    step_key = jax.random.fold_in(key, step)
+    return lambda stream: jax.random.fold_in(step_key, int(stream))

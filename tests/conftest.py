@@ -1,8 +1,13 @@
 """Settings of the whole suite: silent broadcasting of ranks is an error."""
 
-import chex
-import jax
-import pytest
+import os
+
+# Tests run each program a few times: less optimization halves the suite's time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import chex  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

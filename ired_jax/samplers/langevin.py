@@ -48,7 +48,7 @@ def sample(
     step_size: Array | float,
     temperature: Array | float,
     num_steps: int,
-    grad_clip: float | None = None,
+    grad_clip: Array | float | None = None,
     bounds: Array | float | None = None,
     adjusted: bool = False,
     trace: bool = False,

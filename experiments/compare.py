@@ -1,0 +1,74 @@
+"""Sets runs side by side: a table of their last figures, and their learning curves.
+
+python -m experiments.compare --runs=runs/none-cpu-seed0,runs/cd_full-cpu-seed0
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+from rich.table import Table
+
+from experiments import cli, figures
+from experiments.errors import UserError
+from experiments.logs import read_rows, say
+
+LAST_SHARE = 0.1  # of a run, over which the training metrics are averaged
+TRAINING = ("train/denoise_mse", "grad_norm_pos", "frac_sat", "margin", "filter/kept")
+ANSWERS = ("val/task_mse", "ood/task_mse")
+
+
+def table(runs: dict[str, Path]) -> Table:
+    """Final answers from result.json; training metrics over the last tenth of a run."""
+    view = Table(title="final answers, and the mean of the last tenth of training")
+    view.add_column("")
+    for name in runs:
+        view.add_column(name, justify="right")
+    results = {name: _result(path) for name, path in runs.items()}
+    for metric in ANSWERS:
+        cells = [_with_error(results[name]["metrics"], metric) for name in runs]
+        view.add_row(metric, *cells)
+    for metric in TRAINING:
+        view.add_row(metric, *(_late_mean(path, metric) for path in runs.values()))
+    return view
+
+
+def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_list("runs", None, "run directories", flag_values=values)
+    flags.DEFINE_string(
+        "output", "runs/comparison.png", "the figure", flag_values=values
+    )
+    flags.mark_flag_as_required("runs", flag_values=values)
+
+
+def main(argv: list[str]) -> None:
+    values = cli.parse(argv, define)
+    runs = {Path(run).name: Path(run) for run in values.runs}
+    if len(runs) < len(values.runs):
+        raise UserError(f"--runs={','.join(values.runs)}: two have the same name")
+    say(table(runs))
+    figure = figures.learning_curves({n: read_rows(path) for n, path in runs.items()})
+    Path(values.output).parent.mkdir(parents=True, exist_ok=True)
+    figures.save(figure, Path(values.output))
+    say(f"learning curves: {values.output}")
+
+
+def _result(path: Path) -> dict:
+    try:
+        return json.loads((path / "result.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: is not a finished run, no result.json") from error
+
+
+def _with_error(metrics: dict[str, float], name: str) -> str:
+    return f"{metrics[name]:.4g} +- {metrics[f'{name}/stderr']:.1g}"
+
+
+def _late_mean(path: Path, metric: str) -> str:
+    rows = [row for row in read_rows(path) if metric in row]
+    late = [r[metric] for r in rows if r["step"] > (1 - LAST_SHARE) * rows[-1]["step"]]
+    return f"{sum(late) / len(late):.4g}" if late else "-"
+
+
+if __name__ == "__main__":
+    cli.run(main)

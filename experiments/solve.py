@@ -1,0 +1,157 @@
+"""Answers the user's own inputs with a trained model.
+
+python -m experiments.solve --workdir=runs/cd_full-cpu-seed0 \
+    --input=matrices.npy --output=inverses.npy
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+from rich.table import Table
+
+from experiments import cli, trained
+from experiments.errors import UserError
+from experiments.logs import say, write_bytes
+from experiments.scoring import solver
+
+SINGULAR = 1e7  # condition number beyond which float32 holds no inverse
+LINES_SHOWN = 20
+
+
+class Answers(NamedTuple):
+    """Answers to N matrices; energies rank answers to one matrix, not matrices."""
+
+    inverse: np.ndarray  # [N, n, n] float32
+    residual: np.ndarray  # [N] |A Y - I|_F
+    energy: np.ndarray  # [N] E(x, y, 0)
+
+
+def load_solver(
+    directory: Path | str, checkpoint: str = "last", bounds: float | None = None
+) -> Callable[[np.ndarray], Answers]:
+    """A function from matrices [N, n, n] to `Answers`.
+
+    Args:
+      directory: run directory.
+      checkpoint: `last` or `best`.
+      bounds: half-width of the box that holds the inverses; default: the harder set's.
+    """
+    model = trained.load(directory, checkpoint)
+    task, evaluation = model.experiment.task, model.experiment.evaluation
+    box = evaluation.bounds or bounds or task.ood.bounds
+    answer = solver(model.experiment, evaluation._replace(bounds=box), box)
+    residual = jax.jit(jax.vmap(task.residual))
+
+    def solve(matrices: np.ndarray) -> Answers:
+        check(matrices, task.grid)
+        x = np.asarray(matrices, np.float32).reshape(len(matrices), -1)
+        parts = []
+        for first in range(0, len(x), evaluation.batch_size):
+            rows = x[first : first + evaluation.batch_size]
+            y, info = answer(model.params, rows, first + np.arange(len(rows)))
+            parts.append((y, residual(rows, y), info.energy))
+        y, residuals, energy = map(np.concatenate, zip(*parts, strict=True))
+        return Answers(y.reshape(matrices.shape), residuals, energy)
+
+    return solve
+
+
+def check(matrices: np.ndarray, grid: tuple[int, int]) -> None:
+    """Refuses matrices that the model cannot take.
+
+    Raises:
+      UserError: wrong type or shape, none, not finite, or singular in float32.
+    """
+    if not np.issubdtype(matrices.dtype, np.number) or np.iscomplexobj(matrices):
+        raise UserError(f"--input: dtype {matrices.dtype}, must be real numbers")
+    if matrices.ndim != 3 or matrices.shape[1:] != grid or not len(matrices):
+        rows, columns = grid
+        raise UserError(
+            f"--input: shape {matrices.shape}, must be (N, {rows}, {columns}) with"
+            " N >= 1: the size that the model was trained on"
+        )
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    if not finite.all():
+        raise UserError(f"--input: matrix {np.argmin(finite)} is not finite")
+    condition = np.linalg.cond(matrices.astype(np.float64))
+    if not (condition < SINGULAR).all():
+        worst = int(np.argmax(~(condition < SINGULAR)))
+        raise UserError(
+            f"--input: matrix {worst} is singular (condition number"
+            f" {condition[worst]:.2g}, must be below {SINGULAR:g})"
+        )
+
+
+def read(path: str) -> np.ndarray:
+    """Matrices of a .npy file, [N, n, n]; one alone [n, n] counts as N = 1."""
+    try:
+        matrices = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"--input={path}: is not a readable .npy file") from error
+    if not isinstance(matrices, np.ndarray):
+        raise UserError(f"--input={path}: holds several arrays, must be one .npy")
+    return matrices[None] if matrices.ndim == 2 else matrices
+
+
+def define(values: flags.FlagValues) -> None:
+    for name, meaning in (
+        ("workdir", "run directory"),
+        ("input", ".npy of matrices, [N, n, n] or [n, n]"),
+        ("output", ".npy of inverses; residuals and energies go beside it as .csv"),
+    ):
+        flags.DEFINE_string(name, None, meaning, flag_values=values)
+        flags.mark_flag_as_required(name, flag_values=values)
+    flags.DEFINE_enum(
+        "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
+    )
+    flags.DEFINE_float(
+        "bounds", None, "box of the inverses' entries", 0.0, flag_values=values
+    )
+
+
+def main(argv: list[str]) -> None:
+    values = cli.parse(argv, define)
+    matrices = read(values.input)
+    solve = load_solver(values.workdir, values.checkpoint, values.bounds)
+    answers = solve(matrices)
+    buffer = io.BytesIO()
+    np.save(buffer, answers.inverse)
+    output = Path(values.output)
+    write_bytes(output, buffer.getvalue())
+    write_bytes(output.with_suffix(".csv"), _as_csv(answers).encode())
+    say(_table(answers))
+    say(
+        f"inverses: {output}, residual and energy of each: {output.with_suffix('.csv')}"
+    )
+
+
+def _as_csv(answers: Answers) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["index", "residual", "energy"])
+    for index, row in enumerate(zip(answers.residual, answers.energy, strict=True)):
+        writer.writerow([index, *map(float, row)])
+    return text.getvalue()
+
+
+def _table(answers: Answers) -> Table:
+    count = len(answers.residual)
+    view = Table(title=f"{count} answers, mean residual {answers.residual.mean():.4g}")
+    for column in ("matrix", "residual |A Y - I|", "energy"):
+        view.add_column(column, justify="right")
+    for index in range(min(count, LINES_SHOWN)):
+        residual, energy = answers.residual[index], answers.energy[index]
+        view.add_row(str(index), f"{residual:.4g}", f"{energy:.4g}")
+    if count > LINES_SHOWN:
+        view.caption = f"{count - LINES_SHOWN} more in the .csv file"
+    return view
+
+
+if __name__ == "__main__":
+    cli.run(main)

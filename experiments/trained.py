@@ -1,0 +1,45 @@
+"""A trained model, read back from its run directory."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import workdir
+from experiments.build import Experiment, build
+from experiments.checkpoint import Checkpoints
+from experiments.errors import UserError
+from ired_jax.types import Params
+
+CHECKPOINTS = ("last", "best")
+
+
+class Trained(NamedTuple):
+    """EMA parameters of one checkpoint, and the experiment that they belong to."""
+
+    experiment: Experiment
+    config: ConfigDict
+    params: Params
+    step: int
+
+
+def load(directory: Path | str, checkpoint: str = "last") -> Trained:
+    """Reads the `last` or the `best` checkpoint of a finished or interrupted run.
+
+    Raises:
+      UserError: not a run directory, an unknown name, or no whole checkpoint.
+    """
+    if checkpoint not in CHECKPOINTS:
+        allowed = ", ".join(CHECKPOINTS)
+        raise UserError(f"--checkpoint={checkpoint}: allowed are {allowed}")
+    config = workdir.read_config(Path(directory))
+    experiment = build(config)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        jax.eval_shape(experiment.problem.energy.init, jax.random.key(0)),
+    )
+    with Checkpoints(Path(directory), read_only=True) as checkpoints:
+        step, params = checkpoints.restore_ema(like, checkpoint)
+    return Trained(experiment, config, params, step)

@@ -1,0 +1,217 @@
+"""An energy on n x n matrices, built from matrix products, for every n.
+
+The condition x = vec(A) and the answer y = vec(Y) become stacks of n x n maps
+[c, n, n]. Maps are mixed across channels and multiplied as matrices, nothing else, so
+one set of weights serves every n, and E(P A P^T, P Y P^T, t) = E(A, Y, t) for every
+orthogonal P, so for every permutation. Products are what an entrywise network lacks:
+a function of the spectrum of A, like an inverse, is a polynomial in A, and `layers`
+product layers reach degree 2^layers.
+
+With A scaled to spectral norm at most 1, U_d, V_d and C_d learned polynomials of
+{A, A^T, I}, and B_d, D_d learned mixes of A and A^T:
+
+    O_d = g_d(t) (U_d B_d Y + Y D_d V_d) - h_d(t) C_d,    E = sum_d |O_d|_F^2
+
+`reach="products"` is this. No inverse and no residual is written down: all maps and
+gains are learned. What is assumed is that Y is seen through its products with A, and
+it decides what happens out of distribution: the minimum of E is then the solution of
+a learned linear system in Y, and descent refines the answer where the polynomials
+alone do not reach. `reach="direct"` puts B_d = D_d = I: as good in distribution, and
+then Y is compared with a learned feed-forward guess, however many steps are taken.
+Both are convex in y: they have no false minima for negatives to find.
+
+Source: this project; the training objective is that of arXiv 2406.11179.
+"""
+
+from typing import Literal, NamedTuple
+
+import chex
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ired_jax.types import Array, Energy, EnergyFn, Params
+
+Reach = Literal["products", "direct"]
+LEVEL_WIDTH = 32
+MAX_PERIOD = 1e4
+PRODUCT_SCALE = 0.3
+GAIN_SCALE = 0.02
+
+
+class Condition(NamedTuple):
+    """The parts of E that depend on x and t only.
+
+    Attributes:
+      left: [outputs, n, n], multiplies Y from the left.
+      right: [outputs, n, n], multiplies Y from the right.
+      offset: [outputs, n, n], what the products are compared with.
+    """
+
+    left: Array
+    right: Array
+    offset: Array
+
+
+class Mix(nn.Module):
+    """Mixes maps across channels, entry by entry: [c, n, n] -> [features, n, n].
+
+    Weights start normal with standard deviation `scale / sqrt(c)`; there is no bias,
+    because a constant that is equivariant is a multiple of I, and I is a channel.
+    """
+
+    features: int
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, maps: Array) -> Array:
+        channels = maps.shape[0]
+        init = nn.initializers.normal(self.scale * channels**-0.5)
+        weight = self.param("weight", init, (self.features, channels))
+        return jnp.einsum("dc,cij->dij", weight, maps)
+
+
+class ProductLayer(nn.Module):
+    """H + Mix(Mix(X) @ Mix(X)) with X = [H, base]: H [c, n, n] -> [c, n, n].
+
+    The degree of H as a polynomial of A doubles. The product enters small, because
+    degrees multiply: at scale 1 the energies of the first steps are near 1e12.
+    """
+
+    @nn.compact
+    def __call__(self, maps: Array, base: Array) -> Array:
+        channels = maps.shape[0]
+        both = jnp.concatenate([maps, base])
+        left = Mix(channels, name="left")(both)
+        right = Mix(channels, name="right")(both)
+        return maps + Mix(channels, PRODUCT_SCALE, name="out")(left @ right)
+
+
+class LevelGains(nn.Module):
+    """Gains near 1 from the integer level: sinusoid -> Linear -> swish -> Linear.
+
+    t () -> [features]; it is defined for every integer t, also one not trained.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, t: Array) -> Array:
+        half = LEVEL_WIDTH // 2
+        frequencies = jnp.exp(-jnp.arange(half) * (jnp.log(MAX_PERIOD) / (half - 1)))
+        phase = t.astype(jnp.float32) * frequencies
+        h = nn.Dense(LEVEL_WIDTH)(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)]))
+        init = nn.initializers.normal(GAIN_SCALE)
+        return 1.0 + nn.Dense(self.features, kernel_init=init)(nn.swish(h))
+
+
+class MatrixProducts(nn.Module):
+    """The part of the network that sees x and t: (x [n^2], t ()) -> Condition."""
+
+    channels: int
+    layers: int
+    outputs: int
+    reach: Reach
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array) -> Condition:
+        a = as_matrix(x)
+        scale = spectral_bound(a)
+        identity = jnp.eye(a.shape[0], dtype=a.dtype)
+        base = jnp.stack([a / scale, a.T / scale, identity])
+        maps = Mix(self.channels, name="input")(base)
+        for layer in range(self.layers):
+            maps = ProductLayer(name=f"product_{layer}")(maps, base)
+        return self._heads(jnp.concatenate([maps, base]), base[:2], scale, t)
+
+    def _heads(self, maps: Array, a_maps: Array, scale: Array, t: Array) -> Condition:
+        left = Mix(self.outputs, name="left")(maps)
+        right = Mix(self.outputs, name="right")(maps)
+        offset = Mix(self.outputs, name="offset")(maps)
+        if self.reach == "products":
+            left = left @ Mix(self.outputs, name="left_a")(a_maps)
+            right = Mix(self.outputs, name="right_a")(a_maps) @ right
+        gains = LevelGains(2 * self.outputs, name="gains")(t)[:, None, None]
+        gain_y, gain_offset = jnp.split(gains, 2)
+        # Y has the units of 1 / A: with the offset over `scale`, E of (A, Y) and of
+        # (k A, Y / k) differ by the factor k^-2 alone.
+        return Condition(gain_y * left, gain_y * right, gain_offset * offset / scale)
+
+
+def energy_of(condition: Condition, y: Array) -> Array:
+    """E(y) = sum_d |left_d Y + Y right_d - offset_d|^2; y [n^2] -> ()."""
+    left, right, offset = condition
+    outputs, n, _ = left.shape
+    matrix = as_matrix(y)
+    # Two plain products over stacked maps: a batched one is several times slower.
+    from_left = (left.reshape(outputs * n, n) @ matrix).reshape(outputs, n, n)
+    stacked = right.transpose(1, 0, 2).reshape(n, outputs * n)
+    from_right = (matrix @ stacked).reshape(n, outputs, n).transpose(1, 0, 2)
+    return jnp.sum((from_left + from_right - offset) ** 2)
+
+
+def spectral_bound(a: Array) -> Array:
+    """|A^T A|_F^(1/2), at least the spectral norm, at most n^(1/4) times it: ()."""
+    # The floor keeps the gradient of A = 0 finite.
+    return jnp.maximum(jnp.sum((a.T @ a) ** 2), 1e-24) ** 0.25
+
+
+def as_matrix(flat: Array) -> Array:
+    """[n^2] -> [n, n]; n follows from the size.
+
+    Raises:
+      ValueError: the size is not a square.
+    """
+    n = round(flat.size**0.5)
+    if n * n != flat.size or n == 0:
+        raise ValueError(f"size {flat.size}: must be n * n for some n >= 1")
+    return flat.reshape(n, n)
+
+
+def make_matrix(
+    *,
+    channels: int = 12,
+    layers: int = 7,
+    outputs: int = 2,
+    reach: Reach = "products",
+) -> Energy:
+    """Makes the matrix energy. Its parameters do not depend on n.
+
+    Args:
+      channels: n x n maps carried from layer to layer.
+      layers: product layers on A; the degree in A is up to 2^layers.
+      outputs: maps whose squared norms are summed.
+      reach: `products` (Y is seen through its products with A) or `direct`.
+
+    Returns:
+      The energy; x and y are [n^2] float32 for any n >= 1, the same in both, t an
+      integer (). E >= 0, convex and quadratic in y.
+
+    Raises:
+      ValueError: a size that is not positive, or an unknown reach.
+    """
+    if min(channels, layers, outputs) < 1:
+        raise ValueError(
+            f"channels={channels}, layers={layers}, outputs={outputs}: "
+            "all must be at least 1"
+        )
+    if reach not in ("products", "direct"):
+        raise ValueError(f"reach={reach!r}: allowed are 'products' and 'direct'")
+    network = MatrixProducts(channels, layers, outputs, reach)
+
+    def init(key: Array) -> Params:
+        return network.init(key, jnp.zeros(1), jnp.int32(0))["params"]
+
+    def bind(params: Params, x: Array, t: Array) -> EnergyFn:
+        chex.assert_rank([x, t], [1, 0])
+        condition = network.apply({"params": params}, x, t)
+
+        def energy_fn(y: Array) -> Array:
+            chex.assert_equal_shape([x, y])
+            return energy_of(condition, y)
+
+        return energy_fn
+
+    def apply(params: Params, x: Array, y: Array, t: Array) -> Array:
+        return bind(params, x, t)(y)
+
+    return Energy(init, apply, bind)
