@@ -39,7 +39,13 @@ class Checkpoints:
         if read_only and not self._directory.is_dir():
             raise UserError(f"{workdir}: holds no checkpoints")
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep, read_only=read_only, create=not read_only
+            preservation_policy=keep,
+            # Without `best_fn` orbax does not store the metrics, and a resumed run
+            # would no longer know its best.
+            best_fn=lambda metrics: metrics[BEST_METRIC],
+            best_mode="min",
+            read_only=read_only,
+            create=not read_only,
         )
         self._manager = ocp.CheckpointManager(
             self._directory, options=options, item_names=ITEMS

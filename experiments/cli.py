@@ -1,6 +1,9 @@
 """What every command shares: flags, one-sentence errors, the compilation cache."""
 
+import contextlib
+import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,22 +12,36 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from configs import base
 from experiments.errors import UserError
+from experiments.fields import flatten
+
+PARSE_ERRORS = (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Runs a command; bad input ends it with one sentence and exit code 2."""
     enable_compilation_cache()
     try:
-        main(sys.argv)
+        main(argv or sys.argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def enable_compilation_cache() -> None:
-    """Keeps compiled programs in a private directory: a second start is soon."""
-    home = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+def enable_compilation_cache(home: str | None = None) -> None:
+    """Keeps compiled programs in a private directory: a second start is soon.
+
+    `home` is by default $XDG_CACHE_HOME, or ~/.cache.
+    """
+    home = home or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     directory = Path(home) / "ired_jax" / "xla"
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -38,14 +55,14 @@ def parse(
     argv: Sequence[str], define: Callable[[flags.FlagValues], None]
 ) -> flags.FlagValues:
     """Parses flags; a stray or unknown argument is a UserError, not silence."""
+    _refuse_unknown_fields(argv)
     values = flags.FlagValues()
     define(values)
-    try:
-        rest = values(list(argv))
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(_first_line(error)) from error
-    except OSError as error:
-        raise UserError(f"--config: {error.filename} cannot be read") from error
+    with _as_sys_argv(argv):
+        try:
+            rest = values(list(argv))
+        except PARSE_ERRORS as error:
+            raise UserError(_sentence(error)) from error
     if len(rest) > 1:
         raise UserError(
             f"unexpected argument {rest[1]!r}: overrides are written"
@@ -66,9 +83,12 @@ def define_config(values: flags.FlagValues, *, required: bool = True) -> None:
 def config_of(values: flags.FlagValues) -> ConfigDict:
     """The config, read with its overrides."""
     try:
-        return values.config
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"--config: {_first_line(error)}") from error
+        config = values.config
+        if config is not None:
+            config.keys()  # a file that failed to load says so at the first look
+        return config
+    except PARSE_ERRORS as error:
+        raise UserError(f"--config: {_sentence(error)}") from error
 
 
 def config_name(argv: Sequence[str]) -> str:
@@ -81,6 +101,32 @@ def config_name(argv: Sequence[str]) -> str:
     raise UserError("--config: is required, e.g. --config=configs/cd_full.py:cpu")
 
 
-def _first_line(error: Exception) -> str:
+def _refuse_unknown_fields(argv: Sequence[str]) -> None:
+    fields = flatten(base.get_config())
+    for argument in argv:
+        name, is_override = re.subn(r"^--?config\.([^=]*).*", r"\1", argument)
+        if is_override and name not in fields:
+            close = difflib.get_close_matches(name, fields) or sorted(fields)
+            raise UserError(
+                f"--config.{name}: there is no such field, nearest are"
+                f" {', '.join(close[:5])} (all: configs/base.py)"
+            )
+
+
+@contextlib.contextmanager
+def _as_sys_argv(argv: Sequence[str]):
+    """config_flags looks for overrides in sys.argv, whatever it is asked to parse."""
+    previous, sys.argv = sys.argv, list(argv)
+    try:
+        yield
+    finally:
+        sys.argv = previous
+
+
+def _sentence(error: Exception) -> str:
+    """The message in one line; of a quoted traceback, its last line."""
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    return " ".join(text.split())[:300] or type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip(" ^")]
+    if any(line.endswith("Traceback (most recent call last):") for line in lines):
+        lines = [lines[-1].partition(": ")[2] or lines[-1]]
+    return " ".join(lines)[:300] or type(error).__name__

@@ -1,0 +1,170 @@
+"""The commands: what they take, what they leave, and what bad input gets."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from experiments import calibrate, cli, compare, evaluate, solve, train
+from experiments.errors import UserError
+from experiments.loop import train_and_evaluate
+from tests import tiny
+
+CONFIG = "--config=configs/cd_full.py:smoke"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The directory of a finished run on 3 x 3 matrices."""
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    config = tiny.get_config(
+        "none",
+        train__num_steps=4,
+        train__steps_per_dispatch=2,
+        train__log_every=2,
+        train__eval_every=2,
+    )
+    train_and_evaluate(config, directory)
+    return directory
+
+
+def matrices(count: int = 5) -> np.ndarray:
+    m = np.random.default_rng(0).uniform(-1, 1, (count, 3, 3))
+    return 2 * m @ m.transpose(0, 2, 1) + 0.5 * np.eye(3)
+
+
+def solve_with(run, tmp_path, array, name="matrices.npy"):
+    if array is not None:
+        np.save(tmp_path / name, array)
+    output = tmp_path / "inverses.npy"
+    solve.main(
+        [
+            "solve",
+            f"--workdir={run}",
+            f"--input={tmp_path / name}",
+            f"--output={output}",
+        ]
+    )
+    return output
+
+
+def test_solve_writes_inverses_residuals_and_energies(run, tmp_path):
+    a = matrices()
+    output = solve_with(run, tmp_path, a)
+    inverses = np.load(output)
+    assert inverses.shape == a.shape
+    with (tmp_path / "inverses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    residual = np.linalg.norm(a @ inverses - np.eye(3), axis=(1, 2))
+    np.testing.assert_allclose(
+        [float(row["residual"]) for row in rows], residual, rtol=1e-4
+    )
+    assert all(np.isfinite(float(row["energy"])) for row in rows)
+
+
+def test_one_matrix_alone_is_solved_as_a_batch_of_one(run, tmp_path):
+    assert np.load(solve_with(run, tmp_path, matrices(1)[0])).shape == (1, 3, 3)
+
+
+def test_solve_from_python_gives_what_the_command_gives(run, tmp_path):
+    answers = solve.load_solver(run)(matrices())
+    written = np.load(solve_with(run, tmp_path, matrices()))
+    np.testing.assert_array_equal(answers.inverse, written)
+
+
+BAD_INPUTS = [
+    (np.ones((2, 3, 4)), r"shape \(2, 3, 4\), must be \(N, 3, 3\)"),
+    (np.ones((0, 3, 3)), "N >= 1"),
+    (np.full((1, 3, 3), np.nan), "matrix 0 is not finite"),
+    (np.stack([np.eye(3), np.ones((3, 3))]), "matrix 1 is singular"),
+    (np.array([["a"]]), "dtype"),
+    (None, "not a readable .npy file"),
+]
+
+
+@pytest.mark.parametrize("array, message", BAD_INPUTS)
+def test_solve_refuses_bad_matrices_and_writes_nothing(run, tmp_path, array, message):
+    with pytest.raises(UserError, match=message):
+        solve_with(run, tmp_path, array)
+    assert not (tmp_path / "inverses.npy").exists()
+
+
+def test_evaluate_scores_a_run_with_another_configs_evaluation(run, tmp_path):
+    output = tmp_path / "score.json"
+    arguments = ["evaluate", f"--workdir={run}", f"--output={output}"]
+    evaluate.main([*arguments, "--num_examples=8", "--batch_size=3"])
+    assert output.exists()
+    other = ["--config=configs/none.py:smoke", "--config.task.n=3"]
+    evaluate.main([*arguments, "--num_examples=8", *other])
+
+
+def test_evaluate_writes_the_same_score_for_every_batch_size(run, tmp_path):
+    scores = []
+    for batch_size in (1, 5, 256):
+        output = tmp_path / f"{batch_size}.json"
+        evaluate.main(
+            [
+                "evaluate",
+                f"--workdir={run}",
+                f"--output={output}",
+                f"--batch_size={batch_size}",
+            ]
+        )
+        scores.append(json.loads(output.read_text())["metrics"])
+    for name, value in scores[0].items():
+        for other in scores[1:]:
+            assert other[name] == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+def test_calibrate_prints_thresholds_that_train_takes(run, capsys):
+    calibrate.main(["calibrate", f"--workdir={run}", "--num_examples=32"])
+    flags = capsys.readouterr().out.strip().splitlines()[-1].replace("'", "").split()
+    argv = ["train", CONFIG, *flags]
+    config = cli.config_of(cli.parse(argv, train.define))
+    assert config.filter.mode == "fixed"
+    assert len(config.filter.thresholds) == 10
+    assert all(limit > 0 for limit in config.filter.thresholds)
+
+
+def test_compare_sets_runs_side_by_side(run, tmp_path, capsys):
+    compare.main(["compare", f"--runs={run}", f"--output={tmp_path / 'c.png'}"])
+    assert "grad_norm_pos" in capsys.readouterr().out
+    assert (tmp_path / "c.png").stat().st_size > 1000
+
+
+BAD_COMMANDS = [
+    (train, [], "--config"),
+    (train, ["--config=configs/nowhere.py"], "configs/nowhere.py"),
+    (train, ["--config=configs/none.py:tpu"], "preset 'tpu' is unknown"),
+    (train, [CONFIG, "--config.sampler.steps=4"], "steps"),
+    (train, [CONFIG, "--config.train.batch_size=many"], "many"),
+    (train, [CONFIG, "sampler.num_steps=4"], "unexpected argument"),
+    (train, [CONFIG, "--workdirr=x"], "workdirr"),
+    (train, [CONFIG, "--config.task.n=0"], "task.n=0: must be at least 1"),
+    (evaluate, ["--workdir=nowhere"], "not a run directory"),
+    (solve, ["--workdir=nowhere"], "input"),
+    (compare, ["--runs=nowhere"], "not a finished run"),
+]
+
+
+@pytest.mark.parametrize("command, arguments, named", BAD_COMMANDS)
+def test_a_bad_command_gets_one_sentence(command, arguments, named, tmp_path, capsys):
+    """No traceback, exit code 2, and nothing written."""
+    workdir = tmp_path / "run"
+    if command is train:
+        arguments = [*arguments, f"--workdir={workdir}"]
+    with pytest.raises(SystemExit) as caught:
+        cli.run(command.main, [command.__name__, *arguments])
+    assert caught.value.code == 2
+    sentence = capsys.readouterr().err.strip()
+    assert sentence.startswith("error: ")
+    assert named in sentence
+    assert "\n" not in sentence
+    assert not workdir.exists()
+
+
+def test_the_default_directory_names_the_config_and_its_presets():
+    argv = ["train", "--config=configs/cd_full.py:cpu,classic"]
+    assert cli.config_name(argv) == "cd_full-cpu-classic"
+    assert cli.config_name(["train", "--config", "configs/none.py"]) == "none"
