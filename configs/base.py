@@ -76,6 +76,7 @@ DEFAULTS = {
         "penalty": 0.0,  # r of r mean((U+/D)^2 + (U-/D)^2); energy: w r (E+^2 + E-^2)
     },
     "train": {
+        "num_seeds": 1,  # seeds seed, seed + 1, .. trained at once by vmap, >= 1
         "batch_size": 2048,  # B, >= 1
         "num_steps": 100_000,  # length of the run, >= 1
         "learning_rate": 3e-3,  # Adam, at its maximum, > 0

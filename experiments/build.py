@@ -57,19 +57,39 @@ class Experiment(NamedTuple):
     problem: Problem
     contrast: Contrast | None
     optimizer: optax.GradientTransformation
-    step_fn: Callable  # one train step
+    step_fn: Callable  # one train step of one seed
     batch_size: int  # rows of the denoising loss
     periods: Periods
     evaluation: Evaluation
-    seed: int
+    seeds: tuple[int, ...]
 
     @property
     def schedule(self) -> Schedule:
         return self.problem.schedule
 
     def init_state(self) -> TrainState:
-        key = jax.random.key(self.seed)
-        return training.init_state(key, self.problem, self.optimizer, self.contrast)
+        """The first state; several seeds are stacked along a leading axis."""
+        make = partial(
+            training.init_state,
+            problem=self.problem,
+            optimizer=self.optimizer,
+            contrast=self.contrast,
+        )
+        if len(self.seeds) == 1:
+            return make(jax.random.key(self.seeds[0]))
+        return jax.vmap(make)(jnp.stack([jax.random.key(seed) for seed in self.seeds]))
+
+    def dispatch(self) -> Callable:
+        """state -> (state, metrics), `steps_per_dispatch` steps, the state donated."""
+        step_fn = self.step_fn if len(self.seeds) == 1 else jax.vmap(self.step_fn)
+        steps = training.repeat(step_fn, self.periods.steps_per_dispatch)
+        return jax.jit(steps, donate_argnums=0)
+
+    def of_seed(self, tree, index: int):
+        """The part of a state, or of parameters, that belongs to one seed."""
+        if len(self.seeds) == 1:
+            return tree
+        return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 TASKS = {
@@ -158,7 +178,7 @@ def _build(read: Fields) -> Experiment:
     problem = Problem(task.train.draw, task.residual, energy, schedule)
     contrast = _contrast(read, task, schedule)
     optimizer, periods = _optimizer(read), _periods(read)
-    batch_size = read("train.batch_size", at_least=1)
+    batch_size, first = read("train.batch_size", at_least=1), read("seed", at_least=0)
     step_fn = training.make_train_step(
         problem,
         optimizer=optimizer,
@@ -180,7 +200,7 @@ def _build(read: Fields) -> Experiment:
         batch_size=batch_size,
         periods=periods,
         evaluation=build_evaluation(read),
-        seed=read("seed", at_least=0),
+        seeds=tuple(range(first, first + read("train.num_seeds", at_least=1))),
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -68,7 +69,7 @@ class Checkpoints:
         Raises:
           UserError: it could not be written (a full disk); earlier ones stay.
         """
-        step = int(state.step)
+        step = int(np.max(state.step))  # the same for all seeds
         if step in self._manager.all_steps():
             return
         items = {

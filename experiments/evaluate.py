@@ -36,13 +36,14 @@ def define(values: flags.FlagValues) -> None:
         "output", None, "default: <workdir>/evaluation-<checkpoint>.json",
         flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
     flags.mark_flag_as_required("workdir", flag_values=values)
 
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
     directory = Path(values.workdir)
-    model = trained.load(directory, values.checkpoint)
+    model = trained.load(directory, values.checkpoint, values.seed)
     config = cli.config_of(values) or model.config
     experiment, evaluation = evaluated_by(model, config)
     evaluation = evaluation._replace(
@@ -52,9 +53,10 @@ def main(argv: list[str]) -> None:
         or evaluation.num_examples,
     )
     scorer = Scorer(experiment, evaluation)
-    rows = training_rows(experiment, model.step, evaluation.num_examples)
-    metrics = scorer.score(model.params, evaluation.num_examples, *rows)
-    others = baselines.score(experiment.task, scorer, evaluation.num_examples)
+    count = evaluation.num_examples
+    rows = training_rows(experiment, model.seed, model.step, count)
+    metrics = scorer.score(model.params, count, *rows)
+    others = baselines.score(experiment.task, scorer, count)
     say(f"{directory}, {values.checkpoint} checkpoint, step {model.step}")
     say(baselines.table(metrics, others))
     for name, value in metrics.items():
@@ -63,6 +65,7 @@ def main(argv: list[str]) -> None:
     output = values.output or directory / f"evaluation-{values.checkpoint}.json"
     result = {
         "step": model.step,
+        "seed": model.seed,
         "checkpoint": values.checkpoint,
         "evaluation": evaluation._asdict(),
         "metrics": metrics,

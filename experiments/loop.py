@@ -38,15 +38,15 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
         restored = checkpoints.restore(abstract(state))
         if restored is not None:
             state = restored
-            say(f"resuming from step {int(state.step)}")
+            say(f"resuming from step {step_of(state)}")
         scorer = Scorer(experiment)
         periods = experiment.periods
-        with Logs(directory, step=int(state.step), num_steps=periods.num_steps) as logs:
+        with Logs(directory, step=step_of(state), num_steps=periods.num_steps) as logs:
             state = _train(experiment, state, scorer, checkpoints, logs, interrupt)
             checkpoints.wait()
             if interrupt.is_set:
                 raise UserError(
-                    f"interrupted at step {int(state.step)}, saved;"
+                    f"interrupted at step {step_of(state)}, saved;"
                     " the same command resumes"
                 )
             report(experiment, scorer, state, logs, directory)
@@ -56,11 +56,8 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
 def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainState:
     """Steps until the end, an interrupt, or an early stop."""
     periods = experiment.periods
-    dispatch = jax.jit(
-        training.repeat(experiment.step_fn, periods.steps_per_dispatch),
-        donate_argnums=0,
-    )
-    step, pending, meter = int(state.step), [], _Meter()
+    dispatch = experiment.dispatch()
+    step, pending, meter = step_of(state), [], _Meter()
     while step < periods.num_steps and not interrupt.is_set:
         if _should_stop_early(logs.rows, periods.patience):
             break
@@ -75,7 +72,7 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
             pending = []
             if is_eval:
                 num_examples = scorer.evaluation.num_examples_running
-                row |= score(experiment, scorer, state, num_examples)
+                row |= mean_over_seeds(score(experiment, scorer, state, num_examples))
             # Line first, checkpoint second: a resumed run forgets lines that are later
             # than its checkpoint, but could not make up for one that is missing.
             logs.write(row)
@@ -91,17 +88,39 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
 
 def score(
     experiment: Experiment, scorer: Scorer, state: TrainState, num_examples: int
-) -> dict[str, float]:
-    """The metrics contract at a state."""
-    train = training_rows(experiment, int(state.step), num_examples)
-    return scorer.score(state.ema_params, num_examples, *train)
+) -> list[dict[str, float]]:
+    """The metrics contract at a state, for each seed."""
+    step = step_of(state)
+    return [
+        scorer.score(
+            experiment.of_seed(state.ema_params, index),
+            num_examples,
+            *training_rows(experiment, seed, step, num_examples),
+        )
+        for index, seed in enumerate(experiment.seeds)
+    ]
+
+
+def mean_over_seeds(scores: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each metric; its standard error is that of the seeds, if several."""
+    result = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
+    if len(scores) > 1:
+        for name in [name for name in result if name.endswith("/stderr")]:
+            values = [s[name.removesuffix("/stderr")] for s in scores]
+            result[name] = float(np.std(values, ddof=1) / len(values) ** 0.5)
+    return result
+
+
+def step_of(state: TrainState) -> int:
+    """Finished steps, the same for all seeds."""
+    return int(np.max(state.step))
 
 
 def training_rows(
-    experiment: Experiment, step: int, num_examples: int
+    experiment: Experiment, seed: int, step: int, num_examples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The latest examples, up to `num_examples`, that the steps before `step` saw."""
-    key = jax.random.key(experiment.seed)
+    key = jax.random.key(seed)
     batch_size = experiment.batch_size
 
     @jax.jit
@@ -125,9 +144,12 @@ def summarize(pending: list[dict[str, Any]], *, first_step: int) -> dict[str, fl
     if not pending:
         return {}
     fetched = jax.device_get(pending)
+    # [steps] of each metric, or [steps, seeds]
     columns = {name: np.concatenate([m[name] for m in fetched]) for name in fetched[0]}
+    is_flat = columns["train/loss"].ndim == 1
+    columns = {k: v[:, None] if is_flat else v for k, v in columns.items()}
     checked = {k: v for k, v in columns.items() if not MAY_BE_NAN.fullmatch(k)}
-    is_bad = {name: ~np.isfinite(values) for name, values in checked.items()}
+    is_bad = {k: ~np.isfinite(values).all(axis=1) for k, values in checked.items()}
     if any(bad.any() for bad in is_bad.values()):
         first = min(int(np.argmax(bad)) for bad in is_bad.values() if bad.any())
         names = sorted(name for name, bad in is_bad.items() if bad[first])
@@ -151,19 +173,22 @@ def report(
 ) -> None:
     """Final figures on all held-out draws, the table, result.json and pictures."""
     num_examples = scorer.evaluation.num_examples
-    metrics = score(experiment, scorer, state, num_examples)
+    scores = score(experiment, scorer, state, num_examples)
+    metrics = mean_over_seeds(scores)
     others = baselines.score(experiment.task, scorer, num_examples)
     result = {
-        "step": int(state.step),
+        "step": step_of(state),
         "num_examples": num_examples,
         "answer_shape": [num_examples, experiment.task.y_size],
         "metrics": metrics,
+        "seeds": dict(zip(map(str, experiment.seeds), scores, strict=True)),
         "baselines": others,
         "best": _best(logs.rows),
         **workdir.provenance(),
     }
     say(baselines.table(metrics, others))
-    figures.write_all(experiment, scorer, state.ema_params, logs.rows, directory)
+    first = experiment.of_seed(state.ema_params, 0)
+    figures.write_all(experiment, scorer, first, logs.rows, directory)
     write_json(directory / "result.json", result)
 
 

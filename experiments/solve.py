@@ -33,7 +33,10 @@ class Answers(NamedTuple):
 
 
 def load_solver(
-    directory: Path | str, checkpoint: str = "last", bounds: float | None = None
+    directory: Path | str,
+    checkpoint: str = "last",
+    bounds: float | None = None,
+    seed: int | None = None,
 ) -> Callable[[np.ndarray], Answers]:
     """A function from matrices [N, n, n] to `Answers`.
 
@@ -41,8 +44,9 @@ def load_solver(
       directory: run directory.
       checkpoint: `last` or `best`.
       bounds: half-width of the box that holds the inverses; default: the harder set's.
+      seed: which one, of a run with several; default: its first.
     """
-    model = trained.load(directory, checkpoint)
+    model = trained.load(directory, checkpoint, seed)
     task, evaluation = model.experiment.task, model.experiment.evaluation
     box = evaluation.bounds or bounds or task.ood.bounds
     answer = solver(model.experiment, evaluation._replace(bounds=box), box)

@@ -22,24 +22,36 @@ class Trained(NamedTuple):
     config: ConfigDict
     params: Params
     step: int
+    seed: int
 
 
-def load(directory: Path | str, checkpoint: str = "last") -> Trained:
+def load(
+    directory: Path | str, checkpoint: str = "last", seed: int | None = None
+) -> Trained:
     """Reads the `last` or the `best` checkpoint of a finished or interrupted run.
 
+    Args:
+      directory: run directory.
+      checkpoint: `last` or `best`.
+      seed: which one, of a run with several; default: its first.
+
     Raises:
-      UserError: not a run directory, an unknown name, or no whole checkpoint.
+      UserError: not a run directory, an unknown name or seed, or no whole checkpoint.
     """
     if checkpoint not in CHECKPOINTS:
         allowed = ", ".join(CHECKPOINTS)
         raise UserError(f"--checkpoint={checkpoint}: allowed are {allowed}")
     config = workdir.read_config(Path(directory))
     experiment = build(config)
+    seed = experiment.seeds[0] if seed is None else seed
+    if seed not in experiment.seeds:
+        raise UserError(f"--seed={seed}: {directory} has {experiment.seeds}")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(experiment.problem.energy.init, jax.random.key(0)),
+        jax.eval_shape(experiment.init_state).ema_params,
     )
     with Checkpoints(Path(directory), read_only=True) as checkpoints:
         step, params = checkpoints.restore_ema(like, checkpoint)
-    return Trained(experiment, config, params, step)
+    params = experiment.of_seed(params, experiment.seeds.index(seed))
+    return Trained(experiment, config, params, step, seed)

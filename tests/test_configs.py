@@ -73,6 +73,7 @@ OTHER_VALUES = {
     "loss.level_power": (2.0, "cd_full", {}),
     "loss.clamp": (0.5, "cd_full", {}),
     "loss.penalty": (0.001, "cd_full", {}),
+    "train.num_seeds": (2, "none", {}),
     "train.batch_size": (9, "none", {}),
     "train.num_steps": (45, "none", {}),
     "train.learning_rate": (1e-3, "none", {}),
@@ -117,7 +118,7 @@ def fingerprint(key: Key) -> tuple:
     index = jax.ShapeDtypeStruct((1,), np.int32)
     answer = solver(experiment, evaluation, experiment.task.train.bounds)
     inference = answer.lower(state.params, x, index).as_text()
-    return step, inference, experiment.seed, experiment.periods, evaluation
+    return step, inference, experiment.seeds, experiment.periods, evaluation
 
 
 def of(config) -> tuple:

@@ -280,3 +280,25 @@ def test_a_metric_that_the_schema_does_not_name_is_an_error():
     with pytest.raises(KeyError, match="val/task_mae"):
         check_names({"val/task_mae": 1.0})
     assert all(unit is not None and meaning for unit, meaning in SCHEMA.values())
+
+
+def test_seeds_trained_at_once_are_the_seeds_trained_alone(finished, tmp_path):
+    """One directory, a result for each seed, and each seed the run that it is alone."""
+    directory, _, alone = finished
+    both = train_and_evaluate(config_of(6, train__num_seeds=2), tmp_path)
+    first = jax.tree.map(lambda leaf: leaf[0], both)
+    chex.assert_trees_all_close(
+        first.ema_params, alone.ema_params, rtol=1e-3, atol=1e-5
+    )
+    result = json.loads((tmp_path / "result.json").read_text())
+    single = json.loads((directory / "result.json").read_text())
+    assert set(result["seeds"]) == {"0", "1"}
+    values = [result["seeds"][seed]["val/task_mse"] for seed in ("0", "1")]
+    assert values[0] == pytest.approx(single["metrics"]["val/task_mse"], rel=1e-2)
+    assert values[0] != values[1]
+    assert result["metrics"]["val/task_mse"] == pytest.approx(np.mean(values))
+    model = trained.load(tmp_path, seed=1)
+    second = jax.tree.map(lambda leaf: leaf[1], both.ema_params)
+    chex.assert_trees_all_equal(model.params, second)
+    with pytest.raises(UserError, match=r"--seed=7: .* has \(0, 1\)"):
+        trained.load(tmp_path, seed=7)

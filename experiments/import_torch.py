@@ -1,0 +1,173 @@
+"""Turns a PyTorch checkpoint of the published layout into a run directory.
+
+python -m experiments.import_torch --checkpoint=model-50.pt --workdir=runs/published
+
+`evaluate`, `solve` and the others then read it like a run of ours. The file may be a
+whole checkpoint (`model`, `ema`, `step`, ...) or a bare state dict. It is read with
+`weights_only=True`: nothing in it is executed. Needs torch, of the `bench` extra.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from configs import none
+from experiments import cli, workdir
+from experiments.build import build
+from experiments.checkpoint import Checkpoints
+from experiments.errors import UserError
+from experiments.logs import say
+from ired_jax import convert
+from ired_jax.convert import Converted
+
+AVERAGE = "ema_model."  # the average's prefix beside `online_model.`
+
+
+def define(values: flags.FlagValues) -> None:
+    cli.define_config(values, required=False)
+    flags.DEFINE_string("checkpoint", None, "file to read", flag_values=values)
+    flags.DEFINE_string("workdir", None, "run directory to make", flag_values=values)
+    flags.DEFINE_float(
+        "input_grad_divisor",
+        1.0,
+        "what the input gradient was divided by in training (a batch size), if it was",
+        flag_values=values,
+    )
+    flags.mark_flags_as_required(["checkpoint", "workdir"], flag_values=values)
+
+
+def main(argv: list[str]) -> None:
+    values = cli.parse(argv, define)
+    config = cli.config_of(values)
+    import_checkpoint(
+        Path(values.checkpoint),
+        Path(values.workdir),
+        config=config,
+        input_grad_divisor=values.input_grad_divisor,
+    )
+
+
+def import_checkpoint(
+    path: Path,
+    directory: Path,
+    *,
+    config: ConfigDict | None = None,
+    input_grad_divisor: float = 1.0,
+) -> None:
+    """Writes the run directory: raw and averaged parameters, and a fresh optimizer.
+
+    Args:
+      path: the checkpoint file.
+      directory: a new run directory.
+      config: of the run; its energy must be the file's. None: matrix inversion with the
+        reference network, denoising only, of the file's sizes.
+      input_grad_divisor: see `convert.from_state_dict`.
+
+    Raises:
+      UserError: the file cannot be read, holds no such network, or does not fit.
+    """
+    content = _read(path)
+    options = {"input_grad_divisor": input_grad_divisor}
+    try:
+        raw = convert.from_state_dict(_arrays(content.get("model", content)), **options)
+        average = raw
+        if isinstance(content.get("ema"), Mapping):
+            arrays = _arrays(content["ema"])
+            prefix = _average_prefix(arrays)
+            average = convert.from_state_dict(arrays, prefix=prefix, **options)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    if average[1:] != raw[1:]:
+        raise UserError(f"{path}: model and ema are networks of different sizes")
+    config = config or default_config(raw)
+    state = build(config).init_state()
+    _check_fits(path, state.params, raw)
+    state = state._replace(
+        step=jnp.int32(_step(content)),
+        params=raw.params,
+        ema_params=average.params,
+    )
+    workdir.claim(directory, config)
+    with Checkpoints(directory) as checkpoints:
+        checkpoints.save(state, None)
+        checkpoints.wait()
+    say(f"{path}: step {int(state.step)}, {raw.head} head, written to {directory}")
+
+
+def default_config(converted: Converted) -> ConfigDict:
+    """Matrix inversion by the reference network of the file's sizes.
+
+    Raises:
+      UserError: x and y are not two matrices of one size.
+    """
+    n = round(converted.y_size**0.5)
+    if converted.x_size != converted.y_size or n * n != converted.y_size:
+        raise UserError(
+            f"the network maps {converted.x_size} numbers to {converted.y_size}: not a"
+            " matrix to its inverse, so give the task's --config"
+        )
+    config = none.get_config("mlp")
+    config.task.n = n
+    config.energy.width, config.energy.head = converted.width, converted.head
+    return config
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("torch is missing: pip install 'ired_jax[bench]'") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise many kinds
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{path}: cannot be read as weights alone ({line})") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds {type(content).__name__}, not a state dict")
+    return content
+
+
+def _arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors of a state dict as NumPy arrays, float32 where they are floating."""
+    arrays = {}
+    for name, value in state.items():
+        if hasattr(value, "detach"):
+            value = value.detach()
+            arrays[name] = (
+                value.float() if value.is_floating_point() else value
+            ).numpy()
+    return arrays
+
+
+def _average_prefix(arrays: Mapping[str, np.ndarray]) -> str | None:
+    averages = [p for p in convert.prefixes(arrays) if p.startswith(AVERAGE)]
+    return averages[0] if averages else None
+
+
+def _step(content: Mapping[str, Any]) -> int:
+    step = content.get("step", 0)
+    return int(step) if isinstance(step, int) and step >= 0 else 0
+
+
+def _check_fits(path: Path, params: Any, converted: Converted) -> None:
+    shapes = {name: _kernel(layer) for name, layer in params.items()}
+    theirs = {name: _kernel(layer) for name, layer in converted.params.items()}
+    if shapes != theirs:
+        raise UserError(
+            f"{path}: an mlp with x_size={converted.x_size},"
+            f" y_size={converted.y_size}, width={converted.width} and a"
+            f" {converted.head} head, which is not the config's energy"
+        )
+
+
+def _kernel(layer: Mapping[str, Any]) -> tuple[int, ...] | None:
+    return layer["kernel"].shape if "kernel" in layer else None
+
+
+if __name__ == "__main__":
+    cli.run(main)
