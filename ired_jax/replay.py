@@ -83,14 +83,17 @@ def insert(state: ReplayState, rows: Batch, bucket: Array) -> ReplayState:
     slot = (state.head[bucket] + rank) % state.capacity
     # Of more rows than slots only the last `capacity` are written: two rows in one slot
     # would be settled in no particular order. Out-of-range buckets are dropped.
+    # Each index is used once, which the compiler may rely on.
     is_newest = rank >= count[bucket] - state.capacity
-    target = jnp.where(is_newest, bucket, state.num_buckets)
+    outside = state.num_buckets * state.capacity + jnp.arange(bucket.shape[0])
+    target = jnp.where(is_newest, bucket * state.capacity + slot, outside)
+
+    def write(ring, new):
+        flat = _flat(ring).at[target].set(new, mode="drop", unique_indices=True)
+        return flat.reshape(ring.shape)
+
     return ReplayState(
-        rows=jax.tree.map(
-            lambda ring, new: ring.at[target, slot].set(new, mode="drop"),
-            state.rows,
-            dict(rows),
-        ),
+        rows=jax.tree.map(write, state.rows, dict(rows)),
         head=(state.head + count) % state.capacity,
         size=jnp.minimum(state.size + count, state.capacity),
     )
@@ -112,7 +115,13 @@ def sample(key: Array, state: ReplayState, bucket: Array) -> tuple[Batch, Array]
     chex.assert_type(bucket, int)
     size = state.size[bucket]
     slot = jax.random.randint(key, bucket.shape, 0, jnp.maximum(size, 1))
-    return jax.tree.map(lambda ring: ring[bucket, slot], state.rows), size > 0
+    place = bucket * state.capacity + slot
+    return jax.tree.map(lambda ring: _flat(ring)[place], state.rows), size > 0
+
+
+def _flat(ring: Array) -> Array:
+    """[num_buckets * capacity, ...]: one index copies rows whole, two do not."""
+    return ring.reshape(-1, *ring.shape[2:])
 
 
 def _rank_within_bucket(bucket: Array, num_buckets: int) -> tuple[Array, Array]:

@@ -66,7 +66,8 @@ def sample(
         both proposal densities of an adjusted chain.
       bounds: () or [D]; a plain chain is clamped to +-bounds after each step, an
         adjusted one rejects a move outside: clamping would break detailed balance.
-      adjusted: Metropolis-Hastings acceptance with the exact proposal densities.
+      adjusted: Metropolis-Hastings acceptance with the exact proposal densities; a
+        proposal whose energy is NaN is rejected.
       trace: also return the energy of each state; memory then grows with K.
 
     Returns:
@@ -135,6 +136,9 @@ def _adjusted_move(key, state, *, h, drift, temperature, bounds):
     if bounds is not None:
         inside = jnp.all(jnp.abs(y) <= bounds)
         log_alpha = jnp.where(inside, log_alpha, -jnp.inf)
+    # A barrier can make the proposal's energy or gradient NaN: that is a rejection, and
+    # one NaN would hide the acceptance of the whole chain.
+    log_alpha = jnp.where(jnp.isnan(log_alpha), -jnp.inf, log_alpha)
     # h = 0 proposes the state itself: 0 / 0 above, and nothing to accept.
     alpha = jnp.where(h > 0, jnp.exp(jnp.minimum(log_alpha, 0.0)), 1.0)
     accepted = jax.random.uniform(key_accept) < alpha

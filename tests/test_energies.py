@@ -1,0 +1,241 @@
+"""One suite over a table of energies: a new energy is a new row."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from ired_jax import types
+from ired_jax.energies import mlp
+from tests import references, toys
+
+N = 3  # matrices of the small cases
+D = N * N
+
+
+class Row(NamedTuple):
+    """What the suite needs to know of an energy."""
+
+    name: str
+    make: Callable  # n -> Energy for n x n matrices
+    oracle: Callable  # (params, x, y [N, D], t) -> [N], float64 or complex
+    num_parameters: dict[int, int]  # n -> count at the sizes of record
+    fan_in: Callable  # (n, layer's name) -> fan in of its weights and biases
+    is_positive: bool  # E >= 0 everywhere
+
+
+def _mlp_row(head, num_parameters):
+    def fan_in(n, layer, width=512):
+        first = {"fc1_x": 2 * n * n, "fc1_y": 2 * n * n}
+        return (first | {"fc2": width, "fc3": width, "fc4": width}).get(layer, 128)
+
+    return Row(
+        name=f"mlp {head}",
+        make=lambda n: mlp.make_mlp(n * n, n * n, head=head),
+        oracle=partial(references.mlp_energy, is_scalar=head == "scalar"),
+        num_parameters={20: num_parameters},
+        fan_in=fan_in,
+        is_positive=head == "squared_norm",
+    )
+
+
+def _mlp_count(outputs, width=512, inputs=800, time=128):
+    layers = [(time, time), (time, time), (inputs, width), (width, width)]
+    layers += [(width, width), (time, 2 * width), (time, 2 * width), (width, outputs)]
+    return sum(fan_in * features + features for fan_in, features in layers)
+
+
+ENERGIES = [
+    _mlp_row("squared_norm", _mlp_count(400)),
+    _mlp_row("scalar", _mlp_count(1)),
+]
+energies = pytest.mark.parametrize("row", ENERGIES, ids=lambda row: row.name)
+
+
+def _case(row, n=N, num_rows=4):
+    """The energy, parameters drawn like the initial ones, and rows x, y, t."""
+    energy, rng = row.make(n), np.random.default_rng(0)
+
+    def draw(path, leaf):
+        limit = row.fan_in(n, path[0].key) ** -0.5
+        return jnp.float32(rng.uniform(-limit, limit, size=leaf.shape))
+
+    shapes = jax.eval_shape(energy.init, jax.random.key(0))
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+    x, y = jnp.float32(rng.normal(size=(2, num_rows, n * n)))
+    t = jnp.int32(rng.permutation(10)[:num_rows])
+    return energy, params, x, y, t
+
+
+def _oracle(row, params, x, y, t):
+    """y [D] -> value (), and the gradient by complex steps."""
+    value = partial(row.oracle, references.float64(params), np.float64(x), t=int(t))
+    y = np.float64(y)
+    return value(y=y[None])[0], references.input_gradient(lambda z: value(y=z), y)
+
+
+def _relative(difference, reference):
+    return np.linalg.norm(difference) / np.linalg.norm(reference)
+
+
+@energies
+def test_the_number_of_parameters_is_that_of_the_layers(row):
+    for n, count in row.num_parameters.items():
+        params = jax.eval_shape(row.make(n).init, jax.random.key(0))
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def test_the_reference_network_has_the_published_numbers_of_parameters():
+    assert ENERGIES[0].num_parameters == {20: 1_437_840}
+    assert ENERGIES[1].num_parameters == {20: 1_233_153}
+
+
+@energies
+def test_value_and_input_gradient_equal_the_float64_oracle(row):
+    energy, params, x, y, t = _case(row)
+    both = toys.jit(jax.vmap(jax.value_and_grad(energy, 2), (None, 0, 0, 0)))
+    values, grads = both(params, x, y, t)
+    chex.assert_shape(values, (4,))
+    for i in range(4):
+        value, grad = _oracle(row, params, x[i], y[i], t[i])
+        # A scalar head crosses 0: compare with the scale of its terms, which is 1.
+        assert abs(values[i] - value) < 1e-5 * max(1, abs(value))
+        assert _relative(grads[i] - grad, grad) < 2e-5
+
+
+@energies
+def test_the_energy_depends_on_condition_answer_and_level(row):
+    energy, params, x, y, t = _case(row)
+    values = toys.jit(jax.vmap(energy, (None, 0, 0, 0)))(
+        params,
+        x[jnp.array([0, 1, 0, 0])],
+        y[jnp.array([0, 0, 1, 0])],
+        t[jnp.array([0, 0, 0, 1])],
+    )
+    assert np.min(np.abs(values[1:] - values[0])) > 1e-4
+
+
+@energies
+def test_the_parameter_gradient_equals_the_oracle_along_a_line(row):
+    energy, params, x, y, t = _case(row)
+    grad = toys.jit(jax.grad(energy))(params, x[0], y[0], t[0])
+    flat, unravel = ravel_pytree(params)
+    direction = np.random.default_rng(1).normal(size=flat.size) / np.sqrt(flat.size)
+    step = 1e-30
+    shift = unravel(jnp.float32(direction))
+    moved = jax.tree.map(
+        lambda p, d: np.float64(p) + 1j * step * np.float64(d), params, shift
+    )
+    value = row.oracle(moved, np.float64(x[0]), np.float64(y[:1]), int(t[0]))
+    slope = np.imag(value[0]) / step
+    pairs = jax.tree.map(
+        lambda g, d: np.sum(np.float64(g) * np.float64(d)), grad, shift
+    )
+    assert abs(sum(jax.tree.leaves(pairs)) - slope) < 2e-5 * max(1, abs(slope))
+
+
+@energies
+def test_binding_condition_and_level_changes_nothing(row):
+    energy, params, x, y, t = _case(row)
+
+    @toys.jit
+    @jax.vmap
+    def both(x, y, t):
+        whole = jax.value_and_grad(energy, 2)(params, x, y, t)
+        bound = jax.value_and_grad(energy.bind(params, x, t))(y)
+        plain = types.bind(energy.apply, params, x, t)(y)
+        at = types.Landscape(energy, params, x).at(t)(y)
+        return whole, bound, plain, at, types.Landscape(energy, params, x)(y, t)
+
+    (value, grad), (bound_value, bound_grad), *others = both(x, y, t)
+    np.testing.assert_allclose(bound_value, value, rtol=1e-5, atol=1e-6)
+    assert _relative(bound_grad - grad, grad) < 1e-5
+    for other in others:
+        np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-6)
+
+
+@energies
+def test_a_row_has_the_same_gradient_in_every_batch(row):
+    energy, params, x, y, t = _case(row, n=20, num_rows=8)
+    batch_grad = jax.vmap(jax.grad(energy, 2), (None, 0, 0, 0))
+    first = None
+    for size in (1, 256, 2048):
+        # Rows of their own kind around the first, at levels of their own.
+        order = np.arange(size) % 8
+        grads = toys.jit(batch_grad)(params, x[order], y[order], t[order])
+        first = grads[0] if first is None else first
+        # Matrix products of other shapes sum in another order: the last bits differ.
+        assert _relative(grads[0] - first, first) < 1e-5
+
+
+@energies
+def test_initial_parameters_fill_plus_minus_one_over_root_fan_in(row):
+    n = 8
+    params = toys.jit(row.make(n).init)(jax.random.key(1))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        limit = row.fan_in(n, path[0].key) ** -0.5
+        values = np.float64(leaf).ravel() / limit
+        assert np.max(np.abs(values)) <= 1 + 1e-6
+        # Uniform on +-1: mean 0, variance 1/3; squares have variance 4/45.
+        assert abs(np.mean(values)) < 5 * np.sqrt(1 / 3 / values.size)
+        if values.size > 1:
+            assert abs(np.mean(values**2) - 1 / 3) < 5 * np.sqrt(4 / 45 / values.size)
+
+
+@energies
+def test_initial_parameters_are_set_by_the_key(row):
+    init = toys.jit(row.make(N).init)
+    first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(first, again)
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+        assert np.mean(a == b) < 0.01
+    # No two layers start alike.
+    heads = [tuple(np.ravel(leaf)[:1].tolist()) for leaf in jax.tree.leaves(first)]
+    assert len(set(heads)) == len(heads)
+
+
+@energies
+def test_a_declared_sign_holds_far_from_the_data(row):
+    energy, params, x, y, t = _case(row)
+    values = toys.jit(jax.vmap(energy, (None, 0, 0, 0)))(params, x, 100 * y, t)
+    assert np.all(np.isfinite(values))
+    if row.is_positive:
+        assert np.all(values >= 0)
+
+
+@energies
+def test_shapes_that_would_broadcast_are_refused(row):
+    energy, params, x, y, t = _case(row)
+    x, y, t = x[0], y[0], t[0]
+    for bad in ((x[:-1], y, t), (x, y[:-1], t), (x, y, t[None]), (x[None], y, t)):
+        with pytest.raises(AssertionError):
+            energy(params, *bad)
+        with pytest.raises(AssertionError):
+            energy.bind(params, bad[0], bad[2])(bad[1])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"x_size": 0}, {"y_size": 0}, {"width": 0}, {"y_size": -1}, {"head": "vector"}],
+    ids=str,
+)
+def test_the_reference_network_refuses_bad_sizes_and_heads_by_name(bad):
+    (field,) = bad
+    with pytest.raises(ValueError, match=f"{field}="):
+        mlp.make_mlp(**{"x_size": 4, "y_size": 4} | bad)
+
+
+class GoldenTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_the_reference_network_agrees_compiled_and_not(self):
+        row = ENERGIES[0]
+        energy, params, x, y, t = _case(row)
+        value = self.variant(energy.apply)(params, x[0], y[0], t[0])
+        expected, _ = _oracle(row, params, x[0], y[0], t[0])
+        np.testing.assert_allclose(value, expected, rtol=1e-5)

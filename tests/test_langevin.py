@@ -1,0 +1,657 @@
+"""Langevin chains against the exact law of the discrete algorithm.
+
+Tolerances are standard errors: of a mean sd / sqrt(N), of a normal's variance sqrt(2 /
+N) relative, of a third moment from its own sample. With SIGMAS of them a right sampler
+fails once in a million draws, and these draws are fixed.
+"""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from ired_jax.samplers import langevin
+from tests import references, toys
+
+SIGMAS = 5
+NOISE_BUG = 0.05  # relative excess of variance that every law below has to notice
+
+
+def _run(energy_fn, y, *, seed=0, jit=jax.jit, over=(), **options):
+    """One chain a row of y [N, D]; `over` names options with a value for each row."""
+    y = jnp.asarray(y, jnp.float32)
+    keys = jax.random.split(jax.random.key(seed), len(y))
+    rows = {name: jnp.asarray(options.pop(name)) for name in over}
+
+    def one(key, y, rows):
+        return langevin.sample(key, energy_fn, y, **rows, **options)
+
+    y, info = jit(jax.vmap(one))(keys, y, rows)
+    chex.assert_shape([info.energy, info.acceptance], (len(y),))
+    return np.float64(y), jax.tree.map(np.float64, info)
+
+
+def _half_square(y):
+    return 0.5 * jnp.sum(y**2)
+
+
+def _assert_law(samples, mean, variance):
+    """Independent normals of this mean and variance."""
+    count = samples.size
+    assert SIGMAS * np.sqrt(2 / count) < NOISE_BUG
+    assert abs(np.mean(samples) - mean) < SIGMAS * np.sqrt(variance / count)
+    assert abs(np.var(samples) / variance - 1) < SIGMAS * np.sqrt(2 / count)
+
+
+# --- plain chains -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 10])
+def test_a_plain_chain_has_the_exact_law_of_its_discrete_steps(num_steps):
+    @jax.jit
+    def chains(keys, y, s, h):
+        def one(key, y):
+            options = {"step_size": h, "temperature": 1.0, "num_steps": num_steps}
+            return langevin.sample(
+                key, lambda y: jnp.sum(y**2) / (2 * s**2), y, **options
+            )[0]
+
+        return jax.vmap(one)(keys, y)
+
+    keys = jax.random.split(jax.random.key(num_steps), 500)
+    for s, multiple in ((0.167, 0.25), (1.0, 0.1), (2.0, 1.5)):
+        h, start = multiple * s**2, 3 * s
+        y = chains(keys, jnp.full((500, 100), start), s, h)
+        r = 1 - h / s**2
+        mean = r**num_steps * start
+        variance = 2 * h * (1 - r ** (2 * num_steps)) / (1 - r**2)
+        _assert_law(np.float64(y), mean, variance)
+
+
+def test_each_step_has_its_own_size_and_the_temperature_scales_the_noise():
+    steps, multiplier = np.array([0.9, 0.5, 0.1, 0.05]), 0.5
+    y, _ = _run(
+        _half_square,
+        np.full((500, 100), 2.0),
+        step_size=steps,
+        temperature=multiplier**2,  # noise m sqrt(2 h) is temperature m^2
+        num_steps=4,
+    )
+    law = partial(
+        references.plain_law, 2.0, 0.0, precision=1, temperature=multiplier**2
+    )
+    _assert_law(y, *law(step_sizes=steps))
+    # Backwards is another law, and this many samples can tell.
+    assert abs(np.var(y) / law(step_sizes=steps[::-1])[1] - 1) > 4 * NOISE_BUG
+
+
+def test_a_plain_chain_follows_a_tilted_correlated_landscape():
+    precision = np.array([[2.0, 0.8, 0.0], [0.8, 1.0, -0.3], [0.0, -0.3, 0.5]])
+    centre, start = np.array([1.0, -2.0, 0.5]), np.array([0.0, 3.0, -1.0])
+    tilt = jnp.float32(precision @ centre)
+
+    def energy_fn(y):
+        return 0.5 * y @ jnp.float32(precision) @ y - tilt @ y
+
+    count = 50_000
+    y, _ = _run(
+        energy_fn,
+        np.tile(start, (count, 1)),
+        step_size=0.3,
+        temperature=1.0,
+        num_steps=5,
+    )
+    mean, covariance = references.plain_law_vector(
+        start,
+        np.zeros((3, 3)),
+        step=0.3,
+        num_steps=5,
+        precision=precision,
+        centre=centre,
+    )
+    variance = np.diag(covariance)
+    assert np.all(
+        np.abs(np.mean(y, axis=0) - mean) < SIGMAS * np.sqrt(variance / count)
+    )
+    # Var of a normal's sample covariance: (C_ii C_jj + C_ij^2) / N.
+    error = np.sqrt((np.outer(variance, variance) + covariance**2) / count)
+    assert np.all(np.abs(np.cov(y.T) - covariance) < SIGMAS * error)
+
+
+def test_nats_at_temperature_one_are_energy_at_its_own_temperature():
+    s, multiple = 0.3, 0.25
+    y = np.random.default_rng(0).normal(size=(4, 6))
+    options = {"num_steps": 6, "jit": toys.jit}
+
+    def energy_fn(y):
+        return jnp.sum(jnp.cosh(y))
+
+    for adjusted in (False, True):
+        options["adjusted"] = adjusted
+        on_u, _ = _run(
+            lambda y: energy_fn(y) / s,
+            y,
+            step_size=multiple * s**2,
+            temperature=1.0,
+            **options,
+        )
+        on_e, _ = _run(energy_fn, y, step_size=multiple * s, temperature=s, **options)
+        np.testing.assert_allclose(on_u, on_e, rtol=1e-4, atol=1e-4)
+        assert np.max(np.abs(on_u - y)) > 0.1
+
+
+def _wells(y):
+    """Two wells in each element, tilted and coupled: not convex."""
+    return jnp.sum((y**2 - 1) ** 2 + 0.3 * y) + 0.5 * jnp.sum(y[1:] * y[:-1])
+
+
+def _wells_numpy(y):
+    return np.sum((y**2 - 1) ** 2 + 0.3 * y) + 0.5 * np.sum(y[1:] * y[:-1])
+
+
+def _wells_gradient(y):
+    return references.input_gradient(
+        lambda z: np.array([_wells_numpy(row) for row in z]), y
+    )
+
+
+@pytest.mark.parametrize("clip, bounds", [(None, None), (0.7, None), (None, 0.9)])
+def test_at_temperature_zero_a_chain_is_clipped_and_clamped_descent(clip, bounds):
+    step, start = 0.05, np.array([0.2, -1.5, 2.0, 0.1])
+    y, info = _run(
+        _wells,
+        start[None],
+        step_size=step,
+        temperature=0.0,
+        num_steps=6,
+        grad_clip=clip,
+        bounds=bounds,
+        trace=True,
+        jit=toys.jit,
+    )
+    states = [np.float64(np.float32(start))]
+    for _ in range(6):
+        grad = np.clip(_wells_gradient(states[-1]), *_pm(clip))
+        states.append(np.clip(states[-1] - step * grad, *_pm(bounds)))
+    energies = [_wells_numpy(state) for state in states]
+    np.testing.assert_allclose(y[0], states[-1], rtol=1e-5)
+    np.testing.assert_allclose(info.energies[0], energies, rtol=1e-5)
+    np.testing.assert_allclose(info.energy[0], energies[-1], rtol=1e-5)
+    np.testing.assert_allclose(
+        info.displacement[0], _rms(states[-1] - start), rtol=1e-5
+    )
+    np.testing.assert_allclose(info.grad_norm[0], _rms(grad), rtol=1e-5)
+    assert info.acceptance[0] == 1
+
+
+def _pm(limit):
+    return (-np.inf, np.inf) if limit is None else (-limit, limit)
+
+
+def _rms(array):
+    return np.sqrt(np.mean(array**2))
+
+
+def test_plain_chains_are_clamped_at_their_bounds_after_every_step():
+    bounds = np.array([0.5, 1.0, 3.0])
+    y, _ = _run(
+        _half_square,
+        np.zeros((2000, 3)),
+        step_size=1.0,
+        temperature=1.0,
+        num_steps=3,
+        bounds=bounds,
+        jit=toys.jit,
+    )
+    # h = 1 forgets the start: each element is a clamped N(0, 2).
+    for element, bound in zip(y.T, bounds, strict=True):
+        at_bound = np.mean(np.abs(element) == np.float32(bound))
+        share = special.erfc(bound / 2)
+        assert np.max(np.abs(element)) <= bound
+        error = np.sqrt(share * (1 - share) / len(y))
+        assert abs(at_bound - share) < SIGMAS * error
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_each_row_has_its_own_bounds_step_and_temperature(adjusted):
+    count = 300
+    bounds = np.linspace(0.2, 2.0, count).astype(np.float32)
+    y, _ = _run(
+        lambda y: -5 * jnp.sum(y),  # downhill is towards +infinity
+        np.zeros((count, 4)),
+        over=("bounds", "step_size", "temperature"),
+        bounds=bounds,
+        step_size=np.linspace(0.05, 0.1, count),
+        temperature=np.linspace(0.5, 1.0, count),
+        num_steps=40,
+        adjusted=adjusted,
+        jit=toys.jit,
+    )
+    assert np.all(np.max(np.abs(y), axis=1) <= bounds)
+    if adjusted:
+        # exp(5 y / T) below the bound: on average T / 5 away from it.
+        assert np.all(np.max(y, axis=1) > bounds - 1.0)
+        assert np.all(np.abs(y) < bounds[:, None])
+    else:
+        assert np.mean(np.max(y, axis=1) == bounds) > 0.9
+
+
+def test_each_row_has_its_own_clip():
+    clips = np.linspace(0.1, 4.0, 8)
+    y, info = _run(
+        lambda y: -5 * jnp.sum(y),
+        np.zeros((8, 3)),
+        over=("grad_clip",),
+        grad_clip=clips.astype(np.float32),
+        step_size=0.1,
+        temperature=0.0,
+        num_steps=2,
+        jit=toys.jit,
+    )
+    np.testing.assert_allclose(y, np.tile(2 * 0.1 * clips, (3, 1)).T, rtol=1e-6)
+    np.testing.assert_allclose(info.grad_norm, clips, rtol=1e-6)
+
+
+# --- adjusted chains --------------------------------------------------------------
+
+# Mean acceptance of the ideal landscape at rest, as the method's notes give it.
+MULTIPLES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+PUBLISHED_ACCEPTANCE = {
+    144: (0.962, 0.893, 0.806, 0.705, 0.487, 0.136, 0.0),
+    400: (0.937, 0.823, 0.682, 0.528, 0.246, 0.013, 0.0),
+}
+
+
+@pytest.mark.parametrize("dim", [144, 400])
+def test_the_acceptance_at_rest_is_that_of_the_exact_integral(dim):
+    s, num_chains = 0.462, 2000
+
+    @jax.jit
+    def chains(keys, h):
+        def one(key):
+            key_start, key_chain = jax.random.split(key)
+            return langevin.sample(
+                key_chain,
+                lambda y: jnp.sum(y**2) / (2 * s**2),
+                s * jax.random.normal(key_start, (dim,)),
+                step_size=h,
+                temperature=1.0,
+                num_steps=1,
+                adjusted=True,
+            )[1].acceptance
+
+        return jax.vmap(one)(keys)
+
+    keys = jax.random.split(jax.random.key(dim), num_chains)
+    for c, published in zip(MULTIPLES, PUBLISHED_ACCEPTANCE[dim], strict=True):
+        alpha = np.float64(chains(keys, c * s**2))
+        expected = references.stationary_acceptance(c, dim)
+        error = np.std(alpha) / np.sqrt(num_chains)
+        assert abs(np.mean(alpha) - expected) < SIGMAS * error + 1e-3
+        assert abs(expected - published) < 0.0015
+        assert abs(np.mean(alpha) - published) < 0.01 + 3 * error
+
+
+def test_from_the_mode_an_adjusted_chain_hardly_moves():
+    h, dim = 0.185, 400
+    _, info = _run(
+        _half_square,
+        np.zeros((2000, dim)),
+        step_size=h,
+        temperature=1.0,
+        num_steps=1,
+        adjusted=True,
+    )
+    # log alpha = -h^2 chi^2_D / 2, so the mean of alpha is (1 + h^2)^(-D / 2).
+    expected = (1 + h**2) ** (-dim / 2)
+    assert abs(np.mean(info.acceptance) - expected) < SIGMAS * np.std(
+        info.acceptance
+    ) / np.sqrt(2000)
+
+
+def test_an_adjusted_chain_has_the_exact_variance_where_a_plain_one_does_not():
+    s, h = 0.5, 1.2 * 0.25
+    options = {"step_size": h, "temperature": 1.0, "num_steps": 40}
+
+    def energy_fn(y):
+        return jnp.sum(y**2) / (2 * s**2)
+
+    start = np.full((20_000, 2), 2 * s)
+    y, info = _run(energy_fn, start, adjusted=True, **options)
+    _assert_law(y, 0.0, s**2)
+    assert 0.3 < np.mean(info.acceptance) < 0.9
+    r = 1 - h / s**2
+    assert 2 * h / (1 - r**2) > 2 * s**2  # what the plain chain would settle at
+
+
+def test_an_adjusted_chain_finds_the_moments_of_a_skewed_density():
+    # U = y + exp(-y), the Gumbel density: mean gamma, variance pi^2 / 6, third central
+    # moment 2 zeta(3). A wrong sign or a density swapped with its reverse shows here.
+    y, info = _run(
+        lambda y: jnp.sum(y + jnp.exp(-y)),
+        np.zeros((50_000, 1)),
+        step_size=0.6,
+        temperature=1.0,
+        num_steps=50,
+        adjusted=True,
+    )
+    mean, third = np.euler_gamma, 2 * special.zeta(3)
+    centred = y - mean
+    for power, moment in ((1, 0.0), (2, np.pi**2 / 6), (3, third)):
+        values = centred**power
+        error = np.std(values) / np.sqrt(values.size)
+        assert abs(np.mean(values) - moment) < SIGMAS * error
+    assert 0.5 < np.mean(info.acceptance) < 0.95
+
+
+def test_a_clipped_drift_enters_both_proposal_densities():
+    y, info = _run(
+        _half_square,
+        np.random.default_rng(0).normal(size=(20_000, 2)),
+        step_size=0.8,
+        temperature=1.0,
+        num_steps=15,
+        grad_clip=0.4,
+        adjusted=True,
+    )
+    _assert_law(y, 0.0, 1.0)
+    assert 0.3 < np.mean(info.acceptance) < 0.9
+
+
+def test_a_bounded_adjusted_chain_has_the_truncated_law():
+    bound = 1.0
+    start = np.random.default_rng(0).uniform(-bound, bound, size=(40_000, 1))
+    y, info = _run(
+        _half_square,
+        start,
+        step_size=0.3,
+        temperature=1.0,
+        num_steps=25,
+        bounds=bound,
+        adjusted=True,
+    )
+    assert np.max(np.abs(y)) < bound  # rejected, not clamped to the bound
+    variance = references.truncated_normal_variance(bound)
+    error = np.std(y**2) / np.sqrt(y.size)
+    assert SIGMAS * error / variance < NOISE_BUG
+    assert abs(np.mean(y**2) - variance) < SIGMAS * error
+    assert abs(np.mean(y)) < SIGMAS * np.sqrt(variance / y.size)
+    assert np.mean(info.acceptance) < 0.9
+
+
+@pytest.mark.parametrize("clip, bounds", [(None, None), (0.7, None), (0.7, 1.3)])
+def test_one_acceptance_is_the_ratio_of_the_written_out_densities(clip, bounds):
+    step, temperature = 0.15, 0.8
+    start = np.random.default_rng(1).uniform(-1.2, 1.2, size=(300, 3))
+    start = np.float64(np.float32(start))
+    y, info = _run(
+        _wells,
+        start,
+        step_size=step,
+        temperature=temperature,
+        num_steps=1,
+        grad_clip=clip,
+        bounds=bounds,
+        adjusted=True,
+        jit=toys.jit,
+    )
+    moved = np.any(y != start, axis=1)
+    assert 30 < np.sum(moved) < 270
+
+    def drift(point):
+        return np.clip(_wells_gradient(point), *_pm(clip))
+
+    for before, after, alpha in zip(
+        start[moved], y[moved], info.acceptance[moved], strict=True
+    ):
+        expected = references.acceptance(
+            _wells_numpy, drift, before, after, step=step, temperature=temperature
+        )
+        np.testing.assert_allclose(alpha, expected, rtol=2e-4, atol=1e-6)
+    # A move is made with probability alpha, whatever alpha is.
+    surplus = moved - info.acceptance
+    error = np.sqrt(np.sum(info.acceptance * (1 - info.acceptance)))
+    assert abs(np.sum(surplus)) < SIGMAS * error
+
+
+def test_a_rejected_step_keeps_the_state_and_what_was_computed_there():
+    # So large a step that nothing is ever accepted.
+    start = np.random.default_rng(2).normal(size=(3, 100))
+    y, info = _run(
+        _half_square,
+        start,
+        step_size=3.0,
+        temperature=1.0,
+        num_steps=5,
+        adjusted=True,
+        trace=True,
+        jit=toys.jit,
+    )
+    energy = 0.5 * np.sum(np.float32(start) ** 2.0, axis=1)
+    np.testing.assert_array_equal(y, np.float64(np.float32(start)))
+    np.testing.assert_allclose(info.acceptance, 0, atol=1e-6)
+    np.testing.assert_allclose(info.displacement, 0)
+    np.testing.assert_allclose(info.energies, np.tile(energy, (6, 1)).T, rtol=1e-6)
+    np.testing.assert_allclose(info.energy, energy, rtol=1e-6)
+    rms = np.sqrt(np.mean(start**2, axis=1))
+    np.testing.assert_allclose(info.grad_norm, rms, rtol=1e-6)
+
+
+def test_an_adjusted_chain_does_not_move_to_where_the_energy_is_not_a_number():
+    y, info = _run(
+        lambda y: jnp.sum(jnp.where(y > 0, y - jnp.log(y), jnp.nan)),
+        np.full((500, 2), 1.0),
+        step_size=0.5,
+        temperature=1.0,
+        num_steps=20,
+        adjusted=True,
+        jit=toys.jit,
+    )
+    assert np.all(np.isfinite(y))
+    assert np.all(y > 0)
+    assert np.all(np.isfinite(info.energy))
+    # Such a move has probability 0, and does not hide that of the others.
+    assert 0.1 < np.mean(info.acceptance) < 0.9
+
+
+# --- both -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_the_trace_holds_every_state_s_energy_and_changes_nothing_else(adjusted):
+    start = np.random.default_rng(3).normal(size=(5, 4))
+    options = {"step_size": 0.02, "temperature": 0.5, "adjusted": adjusted}
+    options["jit"] = toys.jit
+    y, info = _run(_wells, start, num_steps=4, trace=True, **options)
+    assert info.energies.shape == (5, 5)
+    first = [_wells_numpy(row) for row in np.float64(np.float32(start))]
+    last = [_wells_numpy(row) for row in y]
+    np.testing.assert_allclose(info.energies[:, 0], first, rtol=1e-5)
+    np.testing.assert_allclose(info.energies[:, -1], last, rtol=1e-5)
+    silent, without = _run(_wells, start, num_steps=4, **options)
+    assert without.energies is None
+    np.testing.assert_allclose(silent, y, rtol=1e-6)
+    # A step's noise is keyed by its number: a shorter chain is a longer one's start.
+    shorter, _ = _run(_wells, start, num_steps=2, **options)
+    energies = [_wells_numpy(row) for row in shorter]
+    np.testing.assert_allclose(info.energies[:, 2], energies, rtol=1e-5)
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_no_steps_leave_the_start_as_it_is(adjusted):
+    start = np.random.default_rng(4).normal(size=(2, 3))
+    y, info = _run(
+        _wells,
+        start,
+        step_size=0.1,
+        temperature=1.0,
+        num_steps=0,
+        adjusted=adjusted,
+        trace=True,
+        jit=toys.jit,
+    )
+    np.testing.assert_array_equal(y, np.float64(np.float32(start)))
+    energy = [_wells_numpy(row) for row in y]
+    np.testing.assert_allclose(info.energy, energy, rtol=1e-5)
+    np.testing.assert_allclose(info.energies[:, 0], energy, rtol=1e-5)
+    np.testing.assert_array_equal(info.acceptance, 1)
+    np.testing.assert_array_equal(info.displacement, 0)
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_steps_of_size_zero_do_not_move(adjusted):
+    start = np.random.default_rng(5).normal(size=(2, 3))
+    y, info = _run(
+        _wells,
+        start,
+        step_size=np.zeros(3),
+        temperature=1.0,
+        num_steps=3,
+        adjusted=adjusted,
+        jit=toys.jit,
+    )
+    np.testing.assert_array_equal(y, np.float64(np.float32(start)))
+    np.testing.assert_array_equal(info.acceptance, 1)
+    assert np.all(np.isfinite(info.energy))
+
+
+def test_a_chain_depends_on_its_key_alone():
+    @toys.jit
+    def end(key):
+        return langevin.sample(
+            key, _half_square, jnp.ones(4), step_size=0.1, temperature=1.0, num_steps=2
+        )[0]
+
+    key = jax.random.key(0)
+    first = np.array(end(key))
+    np.testing.assert_array_equal(first, end(key))
+    np.testing.assert_array_equal(first, end(jax.random.key_data(key)))
+    assert np.all(np.abs(first - end(jax.random.key(1))) > 0)
+    assert len(set(first.tolist())) == 4  # nor do elements share their noise
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_steps_draw_independent_noise(adjusted):
+    # From a flat landscape each step adds its noise: two steps have twice the variance
+    # if independent, four times if the noise is repeated.
+    y, _ = _run(
+        lambda y: 0.0 * jnp.sum(y),
+        np.zeros((3000, 10)),
+        step_size=0.5,
+        temperature=1.0,
+        num_steps=2,
+        adjusted=adjusted,
+        jit=toys.jit,
+    )
+    _assert_law(y, 0.0, 2.0)
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_a_chain_does_not_depend_on_its_batch(adjusted):
+    start = np.random.default_rng(6).normal(size=(16, 4))
+    keys = jax.random.split(jax.random.key(6), 16)
+
+    @toys.jit
+    @jax.vmap
+    def chains(key, y):
+        options = {"step_size": 0.1, "temperature": 1.0, "num_steps": 3}
+        return langevin.sample(key, _wells, y, adjusted=adjusted, **options)[0]
+
+    together = chains(keys, jnp.float32(start))
+    alone = chains(keys[5:6], jnp.float32(start[5:6]))
+    np.testing.assert_allclose(together[5], alone[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_compiled_memory_does_not_grow_with_the_number_of_steps(adjusted):
+    shape = (64, 256)
+    matrix = jnp.ones((256, 256))
+
+    def temporary_bytes(num_steps):
+        def one(key, y):
+            return langevin.sample(
+                key,
+                lambda y: jnp.sum(jnp.tanh(y @ matrix) ** 2),
+                y,
+                step_size=0.1,
+                temperature=1.0,
+                num_steps=num_steps,
+                adjusted=adjusted,
+            )
+
+        keys = jax.random.split(jax.random.key(0), shape[0])
+        compiled = toys.jit(jax.vmap(one)).lower(keys, jnp.zeros(shape)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # 75 kept states would be 75 times as much.
+    one_state = 4 * shape[0] * shape[1]
+    assert temporary_bytes(80) - temporary_bytes(5) < one_state
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+def test_each_point_is_evaluated_once(adjusted):
+    calls = []
+
+    def energy_fn(y):
+        jax.debug.callback(lambda: calls.append(1))
+        return jnp.sum(y**2)
+
+    @toys.jit
+    def chain(y):
+        options = {"step_size": 0.1, "temperature": 1.0, "num_steps": 7}
+        return langevin.sample(
+            jax.random.key(0), energy_fn, y, adjusted=adjusted, **options
+        )
+
+    jax.block_until_ready(chain(jnp.ones(3)))
+    jax.effects_barrier()
+    assert len(calls) == 7 + 1
+
+
+def test_an_energy_that_nobody_asks_for_is_not_computed():
+    matrix = jnp.ones((128, 128))
+
+    def flops(select):
+        def chain(key, y):
+            result = langevin.sample(
+                key,
+                lambda y: jnp.sum(jnp.tanh(y @ matrix)),
+                y,
+                step_size=0.1,
+                temperature=1.0,
+                num_steps=10,
+            )
+            return select(result)
+
+        lowered = toys.jit(chain).lower(jax.random.key(0), jnp.ones(128))
+        return lowered.compile().cost_analysis()["flops"]
+
+    product = 2 * 128**2
+    saved = flops(lambda result: result) - flops(lambda result: result[0])
+    assert 0.99 * product < saved < 1.5 * product
+
+
+def test_bad_arguments_are_refused():
+    options = {"step_size": 0.1, "temperature": 1.0}
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match="num_steps=-1"):
+        langevin.sample(key, _half_square, jnp.ones(2), num_steps=-1, **options)
+    for bad in (jnp.ones(()), jnp.ones((2, 2)), jnp.ones(2, jnp.int32)):
+        with pytest.raises(AssertionError):
+            langevin.sample(key, _half_square, bad, num_steps=1, **options)
+
+
+class GoldenTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_a_step_without_noise_agrees_compiled_and_not(self):
+        @self.variant
+        def chain(key, y):
+            options = {"step_size": 0.1, "temperature": 0.0, "num_steps": 1}
+            return langevin.sample(key, _half_square, y, **options)[0]
+
+        y = chain(jax.random.key(0), jnp.arange(3.0))
+        np.testing.assert_allclose(y, 0.9 * np.arange(3.0), rtol=1e-6)

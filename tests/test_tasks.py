@@ -1,0 +1,248 @@
+"""One suite over a table of tasks: a new task is a row, its own facts come below."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ired_jax.tasks import inverse
+from tests import references, toys
+
+COUNT = 256
+
+
+class Row(NamedTuple):
+    """What the suite needs to know of a task."""
+
+    name: str
+    make: Callable  # () -> Task
+    answer: Callable  # float64: x [N, Dx] -> y [N, D]
+    residual: Callable  # float64: x [N, Dx], y [N, D] -> [N]
+    tolerance: float  # of an answer, relative to its largest element: float32
+    solvers: Mapping[str, Callable]  # name -> float64: x [N, Dx] -> y [N, D]
+
+
+def _inverse_row(n):
+    def square(x):
+        return x.reshape(-1, n, n)
+
+    def newton_schulz(num_steps):
+        def solve(x):
+            inverses = [references.newton_schulz(a, num_steps) for a in square(x)]
+            return np.reshape(inverses, x.shape)
+
+        return solve
+
+    return Row(
+        name=f"inverse {n}",
+        make=lambda: inverse.make_inverse(n),
+        answer=lambda x: np.linalg.inv(square(x)).reshape(x.shape),
+        residual=lambda x, y: np.linalg.norm(
+            square(x) @ square(y) - np.eye(n), axis=(1, 2)
+        ),
+        # Condition numbers go to some hundreds: as many float32 roundings.
+        tolerance=1e-3,
+        solvers={
+            f"Newton-Schulz, {steps} steps": newton_schulz(steps) for steps in (15, 20)
+        },
+    )
+
+
+TASKS = [_inverse_row(1), _inverse_row(5), _inverse_row(20)]
+tasks = pytest.mark.parametrize("row", TASKS, ids=lambda row: row.name)
+SPLITS = ("train", "ood")
+
+
+def _examples(split, count=COUNT, seed=0):
+    """x [N, Dx], y [N, D] in float64, as drawn in float32."""
+    keys = jax.random.split(jax.random.key(seed), count)
+    x, y = toys.jit(jax.vmap(lambda key: split.draw(key)))(keys)
+    chex.assert_type([x, y], jnp.float32)
+    return np.float64(x), np.float64(y)
+
+
+@tasks
+def test_drawn_answers_are_the_oracle_s_and_inside_their_box(row):
+    task = row.make()
+    assert task.name in row.name
+    for name in SPLITS:
+        split = getattr(task, name)
+        x, y = _examples(split)
+        assert x.shape == (COUNT, task.x_size)
+        assert y.shape == (COUNT, task.y_size)
+        expected = row.answer(x)
+        scale = np.max(np.abs(expected), axis=1, keepdims=True)
+        assert np.max(np.abs(y - expected) / scale) < row.tolerance
+        assert np.max(np.abs(y)) <= split.bounds * (1 + row.tolerance)
+        assert np.all(np.std(x, axis=0) > 0)
+
+
+@tasks
+def test_examples_are_set_by_their_keys(row):
+    split = row.make().train
+    x, y = _examples(split, count=8)
+    again, _ = _examples(split, count=8)
+    np.testing.assert_array_equal(x, again)
+    other, _ = _examples(split, count=8, seed=1)
+    rows = np.concatenate([x, other])
+    assert len(np.unique(rows, axis=0)) == 16
+    # A row does not depend on its batch.
+    keys = jax.random.split(jax.random.key(0), 8)
+    alone_x, alone_y = split.draw(keys[3])
+    np.testing.assert_allclose(alone_x, x[3], rtol=1e-5, atol=1e-6)
+    scale = np.max(np.abs(y[3]))
+    np.testing.assert_allclose(alone_y, y[3], atol=row.tolerance * scale)
+
+
+@tasks
+def test_the_residual_equals_the_oracle_and_is_zero_when_right(row):
+    task = row.make()
+    x, y = _examples(task.ood)
+    wrong = y + np.random.default_rng(0).normal(size=y.shape)
+
+    @toys.jit
+    @jax.vmap
+    def residual(x, y):
+        return task.residual(x, y)
+
+    found = residual(jnp.float32(x), jnp.float32(wrong))
+    chex.assert_shape(found, (COUNT,))
+    np.testing.assert_allclose(found, row.residual(x, wrong), rtol=1e-4)
+    right = residual(jnp.float32(x), jnp.float32(y))
+    scale = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    assert np.max(right / scale) < 1e-5
+    assert np.min(found) > 0
+
+
+@tasks
+def test_every_solver_equals_its_oracle_in_float64(row):
+    task = row.make()
+    assert set(task.solvers) == set(row.solvers)
+    x, _ = _examples(task.train, count=16)
+    for name, solve in task.solvers.items():
+        with jax.enable_x64(True):
+            y = jax.vmap(solve)(jnp.asarray(x))
+        assert y.shape == (16, task.y_size)
+        np.testing.assert_allclose(y, row.solvers[name](x), rtol=1e-8, atol=1e-9)
+
+
+@tasks
+def test_an_answer_can_be_looked_at_in_its_grid(row):
+    task = row.make()
+    assert np.prod(task.grid) == task.y_size
+
+
+@tasks
+def test_a_residual_of_other_shapes_is_refused(row):
+    task = row.make()
+    x, y = jnp.ones(task.x_size), jnp.ones(task.y_size)
+    for bad in ((x[None], y), (x, y[None]), (x, jnp.append(y, 1.0))):
+        with pytest.raises(AssertionError):
+            task.residual(*bad)
+
+
+# --- inverse ----------------------------------------------------------------------
+
+
+def _matrices(split, n, count=2000):
+    x, y = _examples(split, count)
+    return x.reshape(-1, n, n), y.reshape(-1, n, n)
+
+
+@pytest.mark.parametrize("name, shift", [("train", 0.5), ("ood", 0.1)])
+def test_inverse_matrices_are_twice_a_gram_matrix_plus_a_shift(name, shift):
+    n, count = 5, 2000
+    split = getattr(inverse.make_inverse(n), name)
+    a, _ = _matrices(split, n, count)
+    np.testing.assert_array_equal(a, np.swapaxes(a, 1, 2))
+    assert np.min(np.linalg.eigvalsh(a)) >= shift - 1e-5
+    assert np.max(np.abs(a)) <= 2 * n + shift
+    assert split.bounds == pytest.approx(1 / shift)
+    # A_ii = 2 sum_j m_ij^2 + c and A_ij = 2 sum_k m_ik m_jk with m uniform on +-1:
+    # m^2 has mean 1/3 and variance 4/45, a product of two has variance 1/9.
+    diagonal = np.diagonal(a, axis1=1, axis2=2)
+    upper = a[:, *np.triu_indices(n, 1)]
+    for entries, mean, variance in (
+        (diagonal, 2 * n / 3 + shift, 4 * n * 4 / 45),
+        (upper, 0.0, 4 * n / 9),
+    ):
+        # Entries of one matrix are uncorrelated; fourth moments from the sample.
+        error = np.sqrt(variance / entries.size)
+        assert abs(np.mean(entries) - mean) < 5 * error
+        squares = (entries - mean) ** 2
+        error = np.std(squares) / np.sqrt(entries.size)
+        assert abs(np.mean(squares) - variance) < 5 * error
+
+
+def test_the_entries_of_m_reach_the_whole_interval():
+    # At n = 1, A = 2 m^2 + c: its square root's law is that of |m|, uniform on [0, 1].
+    a, _ = _matrices(inverse.make_inverse(1).train, 1, 4000)
+    m = np.sort(np.sqrt(np.maximum(a.ravel() - 0.5, 0) / 2))
+    # Kolmogorov-Smirnov: above 2.6 / sqrt(N) once in a million.
+    distance = np.max(np.abs(m - (np.arange(m.size) + 0.5) / m.size))
+    assert distance < 2.7 / np.sqrt(m.size)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_the_inverse_times_its_matrix_is_the_identity(name):
+    n = 20
+    a, inverses = _matrices(getattr(inverse.make_inverse(n), name), n, 256)
+    error = np.linalg.norm(a @ inverses - np.eye(n), axis=(1, 2))
+    # Backward stable: some float32 roundings of |A| |A^-1|.
+    scale = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(inverses, axis=(1, 2))
+    assert np.max(error / scale) < 10 * np.finfo(np.float32).eps
+    np.testing.assert_allclose(
+        inverses, np.swapaxes(inverses, 1, 2), atol=1e-5 * np.max(inverses)
+    )
+
+
+def test_the_harder_inverses_are_larger():
+    task = inverse.make_inverse(20)
+    mean_square = [np.mean(_examples(getattr(task, name))[1] ** 2) for name in SPLITS]
+    assert mean_square[1] > 3 * mean_square[0]
+
+
+def test_newton_schulz_converges_to_the_inverse():
+    a, inverses = _matrices(inverse.make_inverse(5).train, 5, 16)
+    y = jax.vmap(lambda x: inverse.newton_schulz(x, num_steps=30))(
+        jnp.float32(a.reshape(16, -1))
+    )
+    scale = np.max(np.abs(inverses))
+    np.testing.assert_allclose(y, inverses.reshape(16, -1), atol=1e-4 * scale)
+
+
+def test_a_vector_that_is_no_square_matrix_is_refused():
+    for size in (2, 3, 8):
+        with pytest.raises(AssertionError):
+            inverse.residual(jnp.ones(size), jnp.ones(size))
+        with pytest.raises(AssertionError):
+            inverse.newton_schulz(jnp.ones(size), num_steps=1)
+
+
+@pytest.mark.parametrize("n", [0, -3])
+def test_a_size_below_one_is_refused_by_name(n):
+    with pytest.raises(ValueError, match=f"n={n}"):
+        inverse.make_inverse(n)
+
+
+class GoldenTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_residual_and_newton_schulz_agree_compiled_and_not(self):
+        a = np.array([[2.0, 0.5], [0.5, 1.0]])
+        x = jnp.float32(a.ravel())
+
+        @self.variant
+        def both(x):
+            y = inverse.newton_schulz(x, num_steps=3)
+            return y, inverse.residual(x, y)
+
+        y, residual = both(x)
+        expected = references.newton_schulz(a, 3)
+        np.testing.assert_allclose(y, expected.ravel(), rtol=1e-5)
+        np.testing.assert_allclose(
+            residual, np.linalg.norm(a @ expected - np.eye(2)), rtol=1e-4
+        )
