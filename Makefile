@@ -1,4 +1,4 @@
-# make train: install and train.  make test: install and test.  make lint, make clean.
+# make train, make test, make lint, make smoke, make bench, make clean: each installs first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -8,13 +8,15 @@ EXTRAS := dev$(if $(GPU),$(comma)cuda12)
 
 ARGS ?=
 
-.PHONY: install train test lint smoke clean
+.PHONY: install train test lint smoke bench clean
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	# The pinned torch first: a later one would bring its own CUDA libraries along.
+	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
@@ -34,6 +36,11 @@ smoke: install
 	xargs -P 2 -I CONFIG sh -c '$(BIN)/python -m experiments.train \
 	--config=CONFIG:smoke --workdir='"$$runs"'/$$(basename CONFIG) > '"$$runs"'/$$(basename CONFIG).log 2>&1 \
 	&& echo "CONFIG:smoke ran" || { cat '"$$runs"'/$$(basename CONFIG).log; exit 255; }' && rm -r $$runs
+
+# The questions of benchmarks/, small; rows in benchmarks/out/. Under 10 minutes.
+bench: install
+	for question in memory sampler train_step replay data scaling startup; do \
+	$(BIN)/python -m benchmarks.$$question --quick $(ARGS) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -5,9 +5,9 @@ import os
 # Tests run each program a few times: less optimization halves the suite's time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-import chex  # noqa: E402
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import chex
+import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -72,6 +72,52 @@ def mlp_energy(params, x, y, t, *, is_scalar):
     return out[:, 0] if is_scalar else np.sum(out**2, axis=1)
 
 
+def matrix_energy(params, x, y, t, *, is_direct):
+    """E of a batch y [N, D] at one x and t: loops over maps, no stacked product."""
+    n = round(len(x) ** 0.5)
+    a = np.reshape(x, (n, n))
+    scale = np.linalg.norm(a.T @ a) ** 0.5
+    base = [a / scale, a.T / scale, np.eye(n)]
+    maps = _mix(params["input"], base)
+    for layer in range(sum(name.startswith("product_") for name in params)):
+        weights, both = params[f"product_{layer}"], maps + base
+        pairs = zip(
+            _mix(weights["left"], both), _mix(weights["right"], both), strict=False
+        )
+        added = _mix(weights["out"], [left @ right for left, right in pairs])
+        maps = [old + new for old, new in zip(maps, added, strict=True)]
+    left, right, offset = (
+        _mix(params[name], maps + base) for name in ("left", "right", "offset")
+    )
+    if not is_direct:
+        left = [
+            u @ b for u, b in zip(left, _mix(params["left_a"], base[:2]), strict=True)
+        ]
+        right = [
+            d @ v
+            for d, v in zip(_mix(params["right_a"], base[:2]), right, strict=True)
+        ]
+    frequency = np.exp(-np.log(1e4) / 15 * np.arange(16))
+    time = np.concatenate([np.sin(t * frequency), np.cos(t * frequency)])
+    gains = params["gains"]
+    gain = 1 + affine(gains["Dense_1"], swish(affine(gains["Dense_0"], time)))
+    total = 0
+    for d in range(len(left)):
+        for_y, for_offset = gain[d], gain[len(left) + d]
+        out = [
+            for_y * (left[d] @ m + m @ right[d]) - for_offset * offset[d] / scale
+            for m in np.reshape(y, (-1, n, n))
+        ]
+        total = total + np.sum(np.square(out), axis=(1, 2))
+    return total
+
+
+def _mix(layer, maps):
+    return [
+        sum(w * m for w, m in zip(row, maps, strict=True)) for row in layer["weight"]
+    ]
+
+
 def input_gradient(value, y, step=1e-30):
     """dE/dy by complex steps: exact to rounding. `value` maps [N, D] to [N]."""
     return np.imag(value(y + 1j * step * np.eye(len(y)))) / step

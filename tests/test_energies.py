@@ -12,7 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from ired_jax import types
-from ired_jax.energies import mlp
+from ired_jax.energies import matrix, mlp
 from tests import references, toys
 
 N = 3  # matrices of the small cases
@@ -28,6 +28,7 @@ class Row(NamedTuple):
     num_parameters: dict[int, int]  # n -> count at the sizes of record
     fan_in: Callable  # (n, layer's name) -> fan in of its weights and biases
     is_positive: bool  # E >= 0 everywhere
+    is_uniform: bool  # starts uniform in +-1 / sqrt(fan in)
 
 
 def _mlp_row(head, num_parameters):
@@ -42,6 +43,24 @@ def _mlp_row(head, num_parameters):
         num_parameters={20: num_parameters},
         fan_in=fan_in,
         is_positive=head == "squared_norm",
+        is_uniform=True,
+    )
+
+
+def _matrix_row(reach):
+    channels, layers, outputs = 12, 7, 2
+    mixed = channels + 3  # the maps, and A, A^T, I
+    count = 3 * channels + layers * (2 * mixed + channels) * channels
+    count += 3 * mixed * outputs + 33 * 32 + 33 * 2 * outputs
+    count += 2 * 2 * outputs if reach == "products" else 0
+    return Row(
+        name=f"matrix {reach}",
+        make=lambda n: matrix.make_matrix(reach=reach),
+        oracle=partial(references.matrix_energy, is_direct=reach == "direct"),
+        num_parameters=dict.fromkeys((2, 10, 20), count),
+        fan_in=lambda n, layer: mixed,
+        is_positive=True,
+        is_uniform=False,
     )
 
 
@@ -54,6 +73,8 @@ def _mlp_count(outputs, width=512, inputs=800, time=128):
 ENERGIES = [
     _mlp_row("squared_norm", _mlp_count(400)),
     _mlp_row("scalar", _mlp_count(1)),
+    _matrix_row("products"),
+    _matrix_row("direct"),
 ]
 energies = pytest.mark.parametrize("row", ENERGIES, ids=lambda row: row.name)
 
@@ -176,6 +197,8 @@ def test_a_row_has_the_same_gradient_in_every_batch(row):
 
 @energies
 def test_initial_parameters_fill_plus_minus_one_over_root_fan_in(row):
+    if not row.is_uniform:
+        return  # declared in the table; its own test is below
     n = 8
     params = toys.jit(row.make(n).init)(jax.random.key(1))
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -193,10 +216,13 @@ def test_initial_parameters_are_set_by_the_key(row):
     init = toys.jit(row.make(N).init)
     first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
     chex.assert_trees_all_equal(first, again)
-    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
+    drawn = [(a, b) for a, b in pairs if np.any(a)]  # a bias may start at 0
+    assert len(drawn) > 0.8 * len(jax.tree.leaves(first))
+    for a, b in drawn:
         assert np.mean(a == b) < 0.01
     # No two layers start alike.
-    heads = [tuple(np.ravel(leaf)[:1].tolist()) for leaf in jax.tree.leaves(first)]
+    heads = [tuple(np.ravel(a)[:1].tolist()) for a, _ in drawn]
     assert len(set(heads)) == len(heads)
 
 
@@ -214,9 +240,9 @@ def test_shapes_that_would_broadcast_are_refused(row):
     energy, params, x, y, t = _case(row)
     x, y, t = x[0], y[0], t[0]
     for bad in ((x[:-1], y, t), (x, y[:-1], t), (x, y, t[None]), (x[None], y, t)):
-        with pytest.raises(AssertionError):
+        with pytest.raises((AssertionError, ValueError)):
             energy(params, *bad)
-        with pytest.raises(AssertionError):
+        with pytest.raises((AssertionError, ValueError)):
             energy.bind(params, bad[0], bad[2])(bad[1])
 
 
@@ -229,6 +255,52 @@ def test_the_reference_network_refuses_bad_sizes_and_heads_by_name(bad):
     (field,) = bad
     with pytest.raises(ValueError, match=f"{field}="):
         mlp.make_mlp(**{"x_size": 4, "y_size": 4} | bad)
+
+
+@pytest.mark.parametrize("reach", ["products", "direct"])
+def test_the_matrix_energy_is_the_same_in_every_order_of_rows_and_columns(reach):
+    """E(P A P^T, P Y P^T, t) = E(A, Y, t), with A and Y of no symmetry."""
+    n, rng = 6, np.random.default_rng(3)
+    energy, params, *_ = _case(_matrix_row(reach), n=n)
+    a, y = jnp.float32(rng.normal(size=(2, n, n)))
+    order = rng.permutation(n)
+    energy_of = toys.jit(
+        lambda a, y: energy(params, a.ravel(), y.ravel(), jnp.int32(4))
+    )
+    value, permuted = energy_of(a, y), energy_of(a[order][:, order], y[order][:, order])
+    np.testing.assert_allclose(permuted, value, rtol=1e-4)
+    wrong = energy_of(a[order][:, order], y)
+    assert abs(wrong - value) > 1e-3 * abs(value)
+
+
+def test_one_set_of_matrix_weights_serves_every_size():
+    energy = matrix.make_matrix()
+    params = toys.jit(energy.init)(jax.random.key(0))
+    for n in (1, 3, 8):
+        eye = jnp.eye(n).ravel()
+        assert np.isfinite(energy(params, eye, eye, jnp.int32(0)))
+
+
+def test_the_matrix_energy_has_a_finite_gradient_at_a_zero_matrix():
+    energy, params, x, y, t = _case(ENERGIES[2])
+    grads = jax.grad(energy, argnums=(0, 1, 2))(params, 0 * x[0], y[0], t[0])
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
+
+
+def test_the_matrix_energy_scales_by_one_factor_with_the_units_of_its_input():
+    """E(k A, Y / k) = E(A, Y) / k^2: an inverse has the units of 1 / A."""
+    energy, params, x, y, t = _case(ENERGIES[2])
+    value, scaled = (energy(params, k * x[0], y[0] / k, t[0]) for k in (1, 4))
+    np.testing.assert_allclose(scaled, value / 16, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"channels": 0}, {"layers": 0}, {"outputs": 0}, {"reach": "far"}], ids=str
+)
+def test_the_matrix_energy_refuses_bad_sizes_by_name(bad):
+    (field,) = bad
+    with pytest.raises(ValueError, match=f"{field}="):
+        matrix.make_matrix(**bad)
 
 
 class GoldenTest(chex.TestCase):

@@ -1,0 +1,262 @@
+"""What the compiled step costs: work, memory, compilations, transfers, keys."""
+
+import functools
+import logging
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ired_jax import losses, negatives, training
+from ired_jax.energies.mlp import TIME_WIDTH, make_mlp
+from tests import toys
+
+# The sizes of record, of which only the compilation is paid here: nothing is run.
+SIZE = 400  # elements of x and of y
+WIDTH = 512
+BATCH = 2048
+ROWS = 1434
+FILTER = negatives.ResidualFilter("running_quantile")
+
+
+def record_problem():
+    return toys.problem(size=SIZE, energy=make_mlp(SIZE, SIZE, width=WIDTH))
+
+
+def record_contrast(num_steps):
+    return toys.contrast(
+        strategy=toys.langevin(num_steps=num_steps),
+        pair_loss=partial(losses.contrastive_divergence, num_elements=SIZE),
+        num_rows=ROWS,
+        replay=training.Replay(),
+        residual_filter=FILTER,
+    )
+
+
+def record_state(contrast, optimizer):
+    return jax.eval_shape(
+        lambda: training.init_state(
+            jax.random.key(0), record_problem(), optimizer, contrast
+        )
+    )
+
+
+@functools.cache
+def compiled_step(num_steps):
+    """The whole train step, every part at work, its state donated."""
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4))
+    contrast = record_contrast(num_steps)
+    step = training.make_train_step(
+        record_problem(),
+        optimizer=optimizer,
+        batch_size=BATCH,
+        num_steps=100,
+        ema=training.Ema(),
+        contrast=contrast,
+    )
+    state = record_state(contrast, optimizer)
+    return toys.jit(step, donate_argnums=0).lower(state).compile()
+
+
+def compiled_pairs(num_steps):
+    """The negative phase alone, its buffer and filter included."""
+    problem, contrast = record_problem(), record_contrast(num_steps)
+
+    def pairs(state, batch):
+        return training.draw_pairs(problem, contrast, state, batch, jnp.float32(0))
+
+    state = record_state(contrast, optax.sgd(0.0))
+    rows = jax.ShapeDtypeStruct((BATCH, SIZE), jnp.float32)
+    return toys.jit(pairs).lower(state, {"x": rows, "y0": rows}).compile()
+
+
+def flops(compiled):
+    return compiled.cost_analysis()["flops"]
+
+
+# A hand count: 2 m n for each product of a vector with an m x n matrix, for one row.
+# Forward through y, and back to y, are the same products.
+OF_Y = 2 * (SIZE * WIDTH + 2 * WIDTH**2 + WIDTH * SIZE)
+OF_X = 2 * SIZE * WIDTH
+FIRST_OF_TIME = 2 * TIME_WIDTH**2
+OF_TIME = FIRST_OF_TIME + 2 * (TIME_WIDTH**2 + 2 * TIME_WIDTH * 2 * WIDTH)
+CHAIN_STEP = ROWS * 2 * OF_Y
+# Parameter gradients of a scalar cost one product for the weights and one for the
+# input, but for the constant inputs x, y and the level's sinusoid.
+PARAMETERS = (2 * OF_Y - OF_X) + OF_X + (2 * OF_TIME - FIRST_OF_TIME)
+
+
+def negative_phase(num_steps):
+    """Condition once, K times value and gradient, and once more for the filter."""
+    return ROWS * (OF_X + OF_TIME) + (num_steps + 1) * CHAIN_STEP
+
+
+def whole_step(num_steps):
+    """The denoising loss, the negative phase, and both energies of each pair.
+
+    The gradient of a loss on grad_y E runs back through the forward and the backward
+    pass, each twice its cost. Of the pair's energies, the negative one's forward pass
+    is that of the filter.
+    """
+    denoising = 3 * (2 * OF_Y + OF_X + OF_TIME) - OF_X - OF_X - FIRST_OF_TIME
+    pair = OF_Y + 2 * PARAMETERS
+    return BATCH * denoising + negative_phase(num_steps) + ROWS * pair
+
+
+def counted(compiled, num_steps):
+    """The compiled work: the body of the chain's scan is counted once by XLA."""
+    return flops(compiled) + (num_steps - 1) * CHAIN_STEP
+
+
+def test_dead_work_is_under_one_per_cent_of_the_step():
+    # More than the products that are needed: elementwise work, draws, and dead work.
+    extra = counted(compiled_step(10), 10) / whole_step(10) - 1
+    assert 0 < extra < 0.01
+
+
+def test_dead_work_is_under_one_per_cent_of_the_negative_phase():
+    extra = counted(compiled_pairs(10), 10) / negative_phase(10) - 1
+    assert 0 < extra < 0.01
+
+
+def test_the_body_of_a_chain_is_counted_once_whatever_its_length():
+    assert flops(compiled_step(40)) == pytest.approx(flops(compiled_step(10)), rel=1e-4)
+
+
+def test_the_fresh_starts_that_replay_replaces_cost_under_one_per_cent():
+    contrast = record_contrast(10)
+    rows = {
+        "y0": jax.ShapeDtypeStruct((ROWS, SIZE), jnp.float32),
+        "t": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    start = toys.jit(lambda key, rows: contrast.strategy.start(key, rows, 0.0))
+    fresh = flops(start.lower(key, rows).compile())
+    assert 0 < fresh < 0.01 * counted(compiled_step(10), 10)
+
+
+def test_memory_of_the_step_does_not_grow_with_the_chain():
+    short, long = (compiled_step(k).memory_analysis() for k in (10, 40))
+    # Nothing but one step size and one acceptance a row and step may be added.
+    allowed = 2 * 4 * ROWS * 30
+    assert long.temp_size_in_bytes <= short.temp_size_in_bytes + allowed
+    assert allowed < 0.01 * 4 * ROWS * SIZE * 30  # what the states of the chain are
+
+
+def test_a_step_does_not_hold_the_states_of_its_chain():
+    num_steps, size = 1000, 64
+    contrast = toys.contrast(strategy=toys.langevin(num_steps=num_steps))
+    optimizer, problem = optax.sgd(0.1), toys.problem(size=size)
+    step = training.make_train_step(
+        problem,
+        optimizer=optimizer,
+        batch_size=toys.BATCH,
+        num_steps=100,
+        ema=training.Ema(),
+        contrast=contrast,
+    )
+    state = training.init_state(jax.random.key(0), problem, optimizer, contrast)
+    memory = toys.jit(step).lower(state).compile().memory_analysis()
+    states = 4 * toys.ROWS * size * num_steps
+    assert memory.temp_size_in_bytes < 0.1 * states
+
+
+def test_the_donated_state_is_updated_in_place():
+    memory = compiled_step(10).memory_analysis()
+    assert memory.alias_size_in_bytes == memory.argument_size_in_bytes
+    ring = 10 * 10_000 * (3 * SIZE + 1) * 4
+    assert memory.alias_size_in_bytes > ring  # the buffer is most of it
+    assert memory.temp_size_in_bytes < ring  # and no second one exists
+
+
+# A tiny step that does run
+
+
+def tiny_contrast():
+    return toys.contrast(
+        replay=training.Replay(capacity=8),
+        residual_filter=negatives.ResidualFilter("running_quantile"),
+    )
+
+
+@functools.cache
+def tiny_step():
+    """A step with replay and filter, and a state maker: each donation needs its own."""
+    step, _ = toys.sgd_step(tiny_contrast())
+    return toys.jit(chex.assert_max_traces(step, n=1), donate_argnums=0)
+
+
+def tiny_state():
+    return toys.sgd_step(tiny_contrast())[1]
+
+
+class Compilations(logging.Handler):
+    """Collects what jax says that it compiles."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+
+    def emit(self, record):
+        if "Compiling" in record.getMessage():
+            self.messages.append(record.getMessage())
+
+
+def compilations(function):
+    """The log lines of the compilations while `function` runs."""
+    handler, logger = Compilations(), logging.getLogger("jax")
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles():
+            jax.block_until_ready(function())
+    finally:
+        logger.removeHandler(handler)
+    return handler.messages
+
+
+def test_the_second_call_compiles_nothing_and_consumes_its_state():
+    step, first = tiny_step(), tiny_state()
+    state, _ = step(first)
+    leaves = [first.params["theta"], first.key, first.replay.rows["y"]]
+    assert all(leaf.is_deleted() for leaf in leaves)
+    assert compilations(lambda: step(state)) == []
+    assert compilations(lambda: jax.jit(lambda x: x + 1)(np.ones(3)))  # it would show
+
+
+def test_a_step_moves_nothing_between_host_and_device():
+    state, _ = tiny_step()(tiny_state())
+    with jax.transfer_guard("disallow"):
+        state, metrics = tiny_step()(state)
+        with pytest.raises(Exception, match="Disallowed host-to-device"):
+            jax.jit(jnp.sin)(np.ones(3))  # the guard does guard
+    assert np.isfinite(float(metrics["train/loss"]))
+
+
+def test_no_tracer_leaks_from_a_step():
+    step, state = toys.sgd_step(tiny_contrast())
+    with jax.checking_leaks():
+        jax.jit(step).lower(state)
+
+
+def mixed_contrast():
+    chain = toys.langevin(num_steps=1)
+    return toys.contrast(strategy=negatives.mixed(chain, chain, share=0.5))
+
+
+@pytest.mark.parametrize("make", [tiny_contrast, mixed_contrast])
+def test_no_random_key_is_used_twice(make):
+    step, state = toys.sgd_step(make())
+    with jax.debug_key_reuse(True):
+        toys.jit(step)(state)
+
+
+def test_a_key_that_is_used_twice_would_be_seen():
+    def twice(key):
+        return jax.random.normal(key) + jax.random.uniform(key)
+
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        jax.jit(twice)(jax.random.key(0))

@@ -1,0 +1,87 @@
+"""A published checkpoint file becomes a run directory that the commands read."""
+
+import pickle
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import torch_baseline
+from configs import none
+from experiments import import_torch, trained
+from experiments.errors import UserError
+from ired_jax import convert
+
+N = 2
+
+
+def published(tmp_path, **changes):
+    """A file laid out as the released trainer saves it; the average differs."""
+    torch.manual_seed(0)
+    model = torch_baseline.Model(N * N, N * N)
+    state = {f"model.{k}": v for k, v in model.state_dict().items()}
+    state |= {"betas": torch.zeros(10), "loss_weight": torch.ones(10)}
+    average = {f"online_model.{k}": v for k, v in state.items()}
+    average |= {f"ema_model.{k}": v * 0.5 for k, v in state.items()}
+    average |= {"initted": torch.tensor([True]), "step": torch.tensor([70])}
+    content = {"step": 700, "model": state, "ema": average, "opt": {}, "scaler": None}
+    path = tmp_path / "model-1.pt"
+    torch.save(content | changes, path)
+    return path, state
+
+
+def test_the_average_of_a_published_file_is_what_commands_read(tmp_path):
+    path, state = published(tmp_path)
+    import_torch.import_checkpoint(path, tmp_path / "run")
+    model = trained.load(tmp_path / "run")
+    arrays = {name: 0.5 * value.numpy() for name, value in state.items()}
+    expected = convert.from_state_dict(arrays).params
+    jax.tree.map(np.testing.assert_array_equal, model.params, expected)
+    assert model.step == 700
+    assert model.config.task.n == N
+    assert model.config.energy.name == "mlp"
+
+
+def test_a_bare_state_dict_is_a_checkpoint_too(tmp_path):
+    _, state = published(tmp_path)
+    path = tmp_path / "bare.pt"
+    torch.save(state, path)
+    import_torch.import_checkpoint(path, tmp_path / "run")
+    model = trained.load(tmp_path / "run")
+    arrays = {name: value.numpy() for name, value in state.items()}
+    expected = convert.from_state_dict(arrays).params
+    jax.tree.map(np.testing.assert_array_equal, model.params, expected)
+
+
+class Malicious:
+    """Unpickled as objects, it would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_nothing_in_the_file_is_executed(tmp_path):
+    path, marker = tmp_path / "bad.pt", tmp_path / "executed"
+    path.write_bytes(pickle.dumps({"model": Malicious(marker)}))
+    with pytest.raises(UserError, match="cannot be read as weights alone"):
+        import_torch.import_checkpoint(path, tmp_path / "run")
+    assert not marker.exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_that_do_not_fit_are_refused_in_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"none\.pt: cannot be read"):
+        import_torch.import_checkpoint(tmp_path / "none.pt", tmp_path / "run")
+    path, _ = published(tmp_path, model={"weight": torch.ones(2)})
+    with pytest.raises(UserError, match="no name of the state dict ends in"):
+        import_torch.import_checkpoint(path, tmp_path / "run")
+    path, _ = published(tmp_path)
+    config = none.get_config("mlp")
+    config.task.n = N + 1
+    with pytest.raises(UserError, match="not the config's energy"):
+        import_torch.import_checkpoint(path, tmp_path / "run", config=config)
+    assert not (tmp_path / "run").exists()
