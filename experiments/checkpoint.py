@@ -10,11 +10,31 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from experiments.errors import UserError
+from experiments.logs import read_rows
 from ired_jax.training import TrainState
 
 BEST_METRIC = "val/task_mse"  # lower is better
 ITEMS = ("params", "ema", "opt", "replay", "aux")
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates each save there
+
+
+class _LatestAndBest(policies.PreservationPolicy):
+    """Keeps the last two checkpoints and the one with the lowest error.
+
+    The errors come from metrics.jsonl: metrics that orbax keeps itself are read when it
+    opens a directory, and one damaged file would then hide every checkpoint.
+    """
+
+    def __init__(self, errors: dict[int, float]):
+        self._errors = errors
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        keep = set(sorted(steps)[-2:])
+        scored = [step for step in steps if step in self._errors]
+        keep |= {min(scored, key=self._errors.get)} if scored else set()
+        return [step in keep for step in steps]
 
 
 class Checkpoints:
@@ -25,26 +45,16 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, *, read_only: bool = False):
-        keep = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(2),
-                policies.BestN(
-                    n=1,
-                    get_metric_fn=lambda metrics: metrics[BEST_METRIC],
-                    reverse=True,  # ascending order keeps the largest
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        )
         self._directory = Path(workdir).resolve() / "checkpoints"
         if read_only and not self._directory.is_dir():
             raise UserError(f"{workdir}: holds no checkpoints")
+        self._errors = {
+            row["step"]: row[BEST_METRIC]
+            for row in read_rows(workdir)
+            if np.isfinite(row.get(BEST_METRIC, np.nan))
+        }
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep,
-            # Without `best_fn` orbax does not store the metrics, and a resumed run
-            # would no longer know its best.
-            best_fn=lambda metrics: metrics[BEST_METRIC],
-            best_mode="min",
+            preservation_policy=_LatestAndBest(self._errors),
             read_only=read_only,
             create=not read_only,
         )
@@ -77,11 +87,10 @@ class Checkpoints:
             for name, tree in split(state).items()
             if tree is not None
         }
-        best = metrics and {BEST_METRIC: metrics[BEST_METRIC]}
+        if metrics is not None:
+            self._errors[step] = metrics[BEST_METRIC]
         try:
-            saved = self._manager.save(
-                step, args=ocp.args.Composite(**items), metrics=best
-            )
+            saved = self._manager.save(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError) as error:
             raise self._save_error(step, error) from error
         if not saved:
@@ -126,16 +135,12 @@ class Checkpoints:
         """
         steps = list(reversed(self.steps))
         if which == "best":
-            steps.sort(key=self._merit)
+            steps.sort(key=lambda step: self._errors.get(step, np.inf))
         for step in steps:
             restored = self._try(step, {"ema": ocp.args.StandardRestore(like)})
             if restored is not None:
                 return step, restored["ema"]
         raise UserError(f"{self._directory}: holds no whole checkpoint")
-
-    def _merit(self, step: int) -> float:
-        metrics = self._manager.metrics(step)
-        return metrics[BEST_METRIC] if metrics else float("inf")
 
     def _try(self, step: int, args: dict[str, Any]) -> dict[str, Any] | None:
         try:

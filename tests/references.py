@@ -94,8 +94,7 @@ def matrix_energy(params, x, y, t, *, is_direct):
             u @ b for u, b in zip(left, _mix(params["left_a"], base[:2]), strict=True)
         ]
         right = [
-            d @ v
-            for d, v in zip(_mix(params["right_a"], base[:2]), right, strict=True)
+            d @ v for d, v in zip(_mix(params["right_a"], base[:2]), right, strict=True)
         ]
     frequency = np.exp(-np.log(1e4) / 15 * np.arange(16))
     time = np.concatenate([np.sin(t * frequency), np.cos(t * frequency)])

@@ -112,13 +112,14 @@ def fingerprint(key: Key) -> tuple:
     """What a run is: its compiled step, inference, seed, periods and evaluation."""
     experiment = build(key.config)
     state = jax.eval_shape(experiment.init_state)
-    step = jax.jit(experiment.step_fn).lower(state).as_text()
+    steps = experiment.dispatch().lower(state).as_text()
     evaluation = experiment.evaluation
     x = jax.ShapeDtypeStruct((1, experiment.task.x_size), np.float32)
     index = jax.ShapeDtypeStruct((1,), np.int32)
     answer = solver(experiment, evaluation, experiment.task.train.bounds)
-    inference = answer.lower(state.params, x, index).as_text()
-    return step, inference, experiment.seeds, experiment.periods, evaluation
+    params = jax.eval_shape(experiment.problem.energy.init, jax.random.key(0))
+    inference = answer.lower(params, x, index).as_text()
+    return steps, inference, experiment.seeds, experiment.periods, evaluation
 
 
 def of(config) -> tuple:

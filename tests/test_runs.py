@@ -260,14 +260,15 @@ def test_the_best_checkpoint_is_kept_and_can_be_asked_for(tmp_path):
     config = config_of(3)
     state = build(config).init_state()
     errors = {3: 0.1, 6: 0.3, 9: 0.2, 12: 0.4}
-    with Checkpoints(tmp_path) as checkpoints:
-        for step, error in list(errors.items())[:2]:
-            named = state._replace(step=np.int32(step))
-            checkpoints.save(named, {"val/task_mse": error})
-    with Checkpoints(tmp_path) as checkpoints:  # a resumed run remembers its best
-        for step, error in list(errors.items())[2:]:
-            named = state._replace(step=np.int32(step))
-            checkpoints.save(named, {"val/task_mse": error})
+    for part in ((3, 6), (9, 12)):  # a resumed run remembers its best
+        with (
+            Logs(tmp_path, step=part[0] - 1, num_steps=12) as logs,
+            Checkpoints(tmp_path) as checkpoints,
+        ):
+            for step in part:
+                row = {"val/task_mse": errors[step]}
+                logs.write({"step": step} | row)
+                checkpoints.save(state._replace(step=np.int32(step)), row)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert checkpoints.steps == [3, 9, 12]
         like = abstract(state).ema_params
