@@ -184,9 +184,10 @@ PRESETS = {"mlp": mlp, "cpu": cpu, "smoke": smoke, "classic": classic}
 
 
 def _resize(config: ConfigDict, *, batch_size: int, num_steps: int, capacity: int):
-    """A smaller run: a warm-up is at most a fifth of it."""
+    """A smaller run: a warm-up is at most a fifth of it, and the average is shorter."""
     config.train.batch_size = batch_size
     config.train.num_steps = num_steps
+    config.train.ema_decay = 0.95  # remembers 200 steps instead of 2,000
     config.loss.warmup = min(config.loss.warmup, num_steps // 5)
     if config.replay.share > 0:
         config.replay.capacity = capacity
