@@ -36,7 +36,7 @@ DEFAULTS = {
         "adjusted": False,  # Metropolis-Hastings acceptance
     },
     "negatives": {
-        "strategy": "none",  # one of build.STRATEGIES
+        "strategy": "none",  # one of build_negatives.STRATEGIES
         "units": "nats",  # of chain, loss, penalty: nats (U = E / s_t), energy (E)
         "noise_scale": 1.5,  # start noise in units of s_t, >= 0
         "noise_scale_end": -1.0,  # the same at the end of the run; -1: unchanged

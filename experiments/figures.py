@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.build import STEP_MULTIPLE, Experiment
+from experiments.build import Experiment
+from experiments.build_negatives import STEP_MULTIPLE
 from experiments.scoring import HELD_OUT_SEED, Scorer
 from ired_jax import diffusion
 from ired_jax.samplers import langevin

@@ -97,6 +97,7 @@ def predict_noise(schedule: Schedule, y: Array, t: Array, y0: Array) -> Array:
 
 def temperature(schedule: Schedule, t: Array) -> Array:
     """s_t: p_t(y | x) is proportional to exp(-E / s_t). Shape of t."""
+    chex.assert_type(t, int)
     return schedule.s[t]
 
 
@@ -106,6 +107,7 @@ def langevin_step_size(schedule: Schedule, t: Array, multiple: float) -> Array:
     Unadjusted chains on the ideal landscape U = |y - a_t y*|^2 / (2 s_t^2) are stable
     for a multiple below 2.
     """
+    chex.assert_type(t, int)
     return multiple * schedule.s[t] ** 2
 
 
@@ -114,4 +116,5 @@ def descent_step_size(schedule: Schedule, t: Array) -> Array:
 
     Source: released code of arXiv 2406.11179.
     """
+    chex.assert_type(t, int)
     return schedule.beta[t] / schedule.s[t]

@@ -63,6 +63,7 @@ def bucket_of(t: Array, *, num_levels: int, num_buckets: int) -> Array:
     With num_buckets >= T each level has a bucket of its own; more than T leaves the
     rest empty. Shape of t, int32.
     """
+    chex.assert_type(t, int)
     return t.astype(jnp.int32) * (num_buckets - 1) // max(num_levels - 1, 1)
 
 
