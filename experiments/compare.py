@@ -1,13 +1,16 @@
-"""Sets runs side by side: a table of their last figures, and their learning curves.
+"""Sets runs side by side: final figures, paired seeds, and learning curves.
 
 python -m experiments.compare --runs=runs/none-cpu-seed0,runs/cd_full-cpu-seed0
 """
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 from rich.table import Table
+from scipy import stats
 
 from experiments import cli, figures
 from experiments.errors import UserError
@@ -33,6 +36,54 @@ def table(runs: dict[str, Path]) -> Table:
     return view
 
 
+def seeds_table(runs: dict[str, Path]) -> Table:
+    """Means over seeds with 95 % intervals, and paired ratios to the first run.
+
+    The ratio is that of geometric means; its interval and p-value are those of a paired
+    t-test on the logarithms. Raises UserError if the seeds differ.
+    """
+    view = Table(title="over seeds: mean and 95 % interval, paired ratio to the first")
+    columns = ("metric", "run", "mean", "ratio to the first", "p")
+    for column in columns:
+        view.add_column(column, justify="left" if column in columns[:2] else "right")
+    for metric in ANSWERS:
+        first = None
+        for name, path in runs.items():
+            values = _by_seed(path, metric)
+            mean, half = _interval(values)
+            cells = [metric, name, f"{mean:.3g} +- {half:.2g}"]
+            if first is None:
+                first = values
+            else:
+                cells += paired_ratio(values, first, name)
+            view.add_row(*cells)
+    return view
+
+
+def paired_ratio(
+    values: dict[str, float], first: dict[str, float], name: str
+) -> tuple[str, str]:
+    """("ratio [low, high]", "p") of paired seeds: geometric means, t on logarithms."""
+    if set(values) != set(first):
+        raise UserError(f"{name}: has seeds {sorted(values)}, not {sorted(first)}")
+    log_ratio = {seed: math.log(values[seed] / first[seed]) for seed in first}
+    mean, half = _interval(log_ratio)
+    p = stats.ttest_1samp(list(log_ratio.values()), 0.0).pvalue
+    low, middle, high = (math.exp(mean + shift) for shift in (-half, 0, half))
+    return f"{middle:.3g} [{low:.3g}, {high:.3g}]", f"{p:.2g}"
+
+
+def _interval(values: dict[str, float]) -> tuple[float, float]:
+    """Mean over seeds, and half the 95 % t-interval."""
+    sample = np.array(list(values.values()))
+    scale = sample.std(ddof=1) / len(sample) ** 0.5
+    return sample.mean(), stats.t.ppf(0.975, len(sample) - 1) * scale
+
+
+def _by_seed(path: Path, metric: str) -> dict[str, float]:
+    return {seed: scores[metric] for seed, scores in _result(path)["seeds"].items()}
+
+
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("runs", None, "run directories", flag_values=values)
     flags.DEFINE_string(
@@ -47,6 +98,8 @@ def main(argv: list[str]) -> None:
     if len(runs) < len(values.runs):
         raise UserError(f"--runs={','.join(values.runs)}: two have the same name")
     say(table(runs))
+    if all(len(_result(path)["seeds"]) > 1 for path in runs.values()):
+        say(seeds_table(runs))
     figure = figures.learning_curves({n: read_rows(path) for n, path in runs.items()})
     Path(values.output).parent.mkdir(parents=True, exist_ok=True)
     figures.save(figure, Path(values.output))

@@ -90,7 +90,8 @@ def energy_profile(experiment: Experiment, params: Params) -> Profile:
     root = stream_key(jax.random.key(HELD_OUT_SEED), 1, Stream.EVAL_NOISE)
 
     def one(t: Array, index: Array):
-        keys = jax.random.split(jax.random.fold_in(root, index), 4)
+        of_level = jax.random.fold_in(root, t)
+        keys = jax.random.split(jax.random.fold_in(of_level, index), 4)
         x, y0 = problem.draw(keys[0])
         eps, fresh = (jax.random.normal(key, y0.shape) for key in keys[1:3])
         energy_fn, scale = bind(problem.energy, params, x, t), schedule.s[t]
@@ -135,7 +136,6 @@ def energy_along_chains(profile: Profile) -> Figure:
     for t, (energy, colour) in enumerate(zip(profile.along, colours, strict=True)):
         axis.plot(energy.mean(axis=0), color=colour, label=f"t = {t}", lw=1.2)
     _label(axis, "energy along Langevin chains, from 1.5 s_t", "step")
-    axis.set_yscale("symlog")
     axis.legend(fontsize=7, ncols=2)
     return figure
 

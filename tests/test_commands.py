@@ -133,6 +133,25 @@ def test_compare_sets_runs_side_by_side(run, tmp_path, capsys):
     assert (tmp_path / "c.png").stat().st_size > 1000
 
 
+def test_paired_seeds_get_the_interval_of_a_paired_t_test():
+    """Against the formula: the mean of log ratios, t quantile, standard error."""
+    rng = np.random.default_rng(0)
+    first = {str(i): float(np.exp(rng.normal())) for i in range(5)}
+    second = {i: v * float(np.exp(rng.normal(0.5, 0.1))) for i, v in first.items()}
+    logs = np.log([second[i] / first[i] for i in first])
+    error = logs.std(ddof=1) / np.sqrt(5)
+    bounds = np.exp(logs.mean() + 2.776445 * error * np.array([0, -1, 1]))
+    text, p = compare.paired_ratio(second, first, "second")
+    numbers = [
+        float(v)
+        for v in text.replace("[", "").replace("]", "").replace(",", "").split()
+    ]
+    np.testing.assert_allclose(numbers, bounds, rtol=5e-3)
+    assert float(p) < 0.01
+    with pytest.raises(UserError, match="has seeds"):
+        compare.paired_ratio({"9": 1.0}, first, "second")
+
+
 BAD_COMMANDS = [
     (train, [], "--config"),
     (train, ["--config=configs/nowhere.py"], "configs/nowhere.py"),
