@@ -1,8 +1,8 @@
-"""Noisy answers after 2 steps of energy descent (q003, q103).
+"""Noisy answers after 2 steps of energy descent (q003, q103 with :mlp).
 
     python -m experiments.train --config=configs/adversarial.py
 
-q201 (and q207, with the scalar head) took 10 steps from noise 1.5:
+q201 (:mlp; q207 with --config.energy.head=scalar as well) took 10 steps from noise 1.5:
 --config.negatives.descent_steps=10 --config.negatives.noise_scale=1.5.
 """
 

@@ -70,7 +70,7 @@ DEFAULTS = {
         "warmup": 0,  # steps over which the weight grows from 0; 0: at once
         "tau": 1.0,  # logistic: temperature, > 0
         "margin": 1.0,  # hinge: margin, >= 0
-        "per_element": True,  # tau, margin in nats an element; False: in nats
+        "per_element": True,  # gap, tau, margin by element; False: whole (earlier)
         "level_power": 0.0,  # pair weight of a level in proportion to s_t^power
         "clamp": 0.0,  # cd: pairs whose gap exceeds it (nats/element) rest; 0: no
         "penalty": 0.0,  # r of r mean((U+/D)^2 + (U-/D)^2); energy: w r (E+^2 + E-^2)
@@ -82,8 +82,8 @@ DEFAULTS = {
         "learning_rate": 3e-3,  # Adam, at its maximum, > 0
         "lr_schedule": "cosine",  # constant, cosine (to 0 at the end of the run)
         "lr_warmup": 100,  # steps over which the rate grows from 0, >= 0
-        "beta1": 0.9,  # Adam; 0 for contrastive runs, in [0, 1)
-        "beta2": 0.99,  # Adam; .999 for contrastive runs, in [0, 1)
+        "beta1": 0.9,  # Adam; 0 for Langevin runs, in [0, 1)
+        "beta2": 0.99,  # Adam; .999 for Langevin runs, in [0, 1)
         "grad_clip": 1.0,  # global norm, > 0
         "ema_decay": 0.995,  # at each application, in [0, 1]
         "ema_every": 10,  # steps between applications, >= 1
@@ -168,7 +168,7 @@ def classic(config: ConfigDict) -> None:
     if config.negatives.strategy == "langevin":
         config.sampler.grad_clip = 0.01
         config.sampler.bounds = 2.0
-    if config.loss.contrastive in ("logistic", "hinge"):
+    if config.loss.contrastive != "none":
         config.loss.per_element = False
     if config.replay.share > 0:
         config.replay.conditional = False
@@ -184,10 +184,13 @@ PRESETS = {"mlp": mlp, "cpu": cpu, "smoke": smoke, "classic": classic}
 
 
 def _resize(config: ConfigDict, *, batch_size: int, num_steps: int, capacity: int):
-    """A smaller run: a warm-up is at most a fifth of it, and the average is shorter."""
+    """A smaller run: each warm-up is at most a fifth of it, the average is shorter."""
     config.train.batch_size = batch_size
     config.train.num_steps = num_steps
     config.train.ema_decay = 0.95  # remembers 200 steps instead of 2,000
-    config.loss.warmup = min(config.loss.warmup, num_steps // 5)
+    limit = num_steps // 5
+    config.loss.warmup = min(config.loss.warmup, limit)
+    config.train.lr_warmup = min(config.train.lr_warmup, limit)
+    config.train.ema_warmup = min(config.train.ema_warmup, limit)
     if config.replay.share > 0:
         config.replay.capacity = capacity

@@ -3,7 +3,7 @@
     python -m experiments.train --config=configs/cd_full.py        # n = 20, a GPU
     python -m experiments.train --config=configs/cd_full.py:cpu    # n = 10, two cores
 
-With :classic it is q204, the earlier form that lost to plain denoising.
+With :mlp,classic it is q204, the earlier form that lost to plain denoising.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Contrastive divergence with short Langevin chains (q202 with :classic).
+"""Contrastive divergence with short Langevin chains (q202 with :mlp,classic).
 
 python -m experiments.train --config=configs/cd_langevin.py
 """

@@ -1,4 +1,4 @@
-"""Contrastive divergence with persistent chains (q203 with :classic).
+"""Contrastive divergence with persistent chains (q203 with :mlp,classic).
 
 python -m experiments.train --config=configs/cd_langevin_replay.py
 """

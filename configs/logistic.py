@@ -1,9 +1,9 @@
-"""Softplus of the energy gap of Langevin negatives (q206 with :classic).
+"""Softplus of the energy gap of Langevin negatives (q206 with :mlp,classic).
 
     python -m experiments.train --config=configs/logistic.py
 
-tau is 1 nat an element: at 1 nat in all nearly every pair is saturated. q208 is the
-scalar head, --config.energy.head=scalar, of the earlier form.
+tau is 1 nat an element: at 1 nat in all nearly every pair is saturated. q208 is
+--config=configs/logistic.py:mlp,classic --config.energy.head=scalar.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""70 % noisy answers, 30 % adversarial ones (q304).
+"""70 % noisy answers, 30 % adversarial ones (q304 with :mlp).
 
 python -m experiments.train --config=configs/mixed.py
 """

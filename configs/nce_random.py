@@ -1,4 +1,4 @@
-"""Random wrong answers, told apart by a 2-way cross-entropy (q002, q102).
+"""Random wrong answers, told apart by a 2-way cross-entropy (q002, q102 with :mlp).
 
 python -m experiments.train --config=configs/nce_random.py
 """

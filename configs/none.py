@@ -1,6 +1,8 @@
-"""Denoising alone, the baseline of every comparison (q001, q101; q209: scalar head).
+"""Denoising alone, the baseline of every comparison (q001, q101 with :mlp).
 
 python -m experiments.train --config=configs/none.py
+
+q209 is --config=configs/none.py:mlp --config.energy.head=scalar.
 """
 
 from ml_collections import ConfigDict

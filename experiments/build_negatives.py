@@ -133,6 +133,8 @@ def _residual_filter(read: Fields, num_levels: int) -> negatives.ResidualFilter 
                 f"filter.thresholds={limits}: must hold one residual for each of"
                 f" diffusion.num_levels={num_levels} (see experiments.calibrate)"
             )
+        if not all(isinstance(v, (int, float)) and v >= 0 for v in limits):
+            raise UserError(f"filter.thresholds={limits}: must be numbers, at least 0")
         return spec._replace(fixed=limits)
     spec = spec._replace(
         quantile=read("filter.quantile", above=0, below=1),
@@ -150,6 +152,10 @@ def _in_nats(read: Fields) -> bool:
 def _noise_scale(read: Fields) -> tuple[float, float]:
     first = read("negatives.noise_scale", at_least=0)
     last = read("negatives.noise_scale_end", at_least=-1)
+    if -1 < last < 0:
+        raise UserError(
+            f"negatives.noise_scale_end={last}: must be at least 0, or -1 for unchanged"
+        )
     return first, last if last >= 0 else first
 
 
@@ -214,10 +220,10 @@ def _temperature(read: Fields, adjusted: bool) -> float:
 
 
 def _contrastive_divergence(read: Fields, size: int):
-    clamp = read("loss.clamp", at_least=0)
+    clamp, unit = read("loss.clamp", at_least=0), _per_element(read, size)
 
     def pair_loss(u_pos, u_neg):
-        value = losses.contrastive_divergence(u_pos, u_neg, num_elements=size)
+        value = losses.contrastive_divergence(u_pos, u_neg, num_elements=unit)
         return jnp.maximum(value, -clamp) if clamp else value
 
     return pair_loss

@@ -44,7 +44,7 @@ def thresholds(
             lambda x, t: bind(problem.energy, model.params, x, t),
             {"x": x, "t": levels, "y": y},
             bounds=task.train.bounds,
-            denoised=True,
+            denoised=model.config.filter.denoised,
         )
 
     levels = range(schedule.num_levels)

@@ -58,6 +58,9 @@ def parse(
     _refuse_unknown_fields(argv)
     values = flags.FlagValues()
     define(values)
+    if {"--help", "-h"} & set(argv):
+        print(values.get_help())
+        raise SystemExit(0)
     with _as_sys_argv(argv):
         try:
             rest = values(list(argv))

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     scorer = Scorer(experiment, evaluation)
     count = evaluation.num_examples
     rows = training_rows(experiment, model.seed, model.step, count)
-    metrics = scorer.score(model.params, count, *rows)
+    metrics = scorer.score(model.params, count, rows)
     others = baselines.score(experiment.task, scorer, count)
     say(f"{directory}, {values.checkpoint} checkpoint, step {model.step}")
     say(baselines.table(metrics, others))

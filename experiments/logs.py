@@ -1,5 +1,6 @@
 """What a run says: metrics.jsonl, TensorBoard scalars, lines and a progress bar."""
 
+import contextlib
 import json
 import os
 import re
@@ -29,8 +30,8 @@ SCHEMA = {
     "(val|ood|train)/task_mse": ("per element", "final answer, EMA, full inference"),
     "(val|ood|train)/task_mse/(stderr|(pred|target)_(mean|std))": ("", "of the above"),
     "val/denoise_mse/(stderr|(pred|target)_(mean|std))": ("", "of the above"),
-    "energy_pos": ("nats", "mean energy of positives (E in the earlier form)"),
-    "energy_neg": ("nats", "mean energy of negatives"),
+    "energy_pos": ("nats", "mean energy of positives, E / s_t"),
+    "energy_neg": ("nats", "mean energy of negatives, E / s_t"),
     "margin": ("nats", "energy_neg - energy_pos"),
     "frac_sat": ("share", "pairs with sigmoid((U+ - U-) / tau) < .01"),
     "grad_norm_pos": ("per element", "root mean square of grad_y E at positives"),
@@ -97,7 +98,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(f"{path} could not be written: {error.strerror}") from error
 
 

@@ -73,6 +73,7 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
             if is_eval:
                 num_examples = scorer.evaluation.num_examples_running
                 row |= mean_over_seeds(score(experiment, scorer, state, num_examples))
+                _refuse_not_finite(row)
             # Line first, checkpoint second: a resumed run forgets lines that are later
             # than its checkpoint, but could not make up for one that is missing.
             logs.write(row)
@@ -95,10 +96,19 @@ def score(
         scorer.score(
             experiment.of_seed(state.ema_params, index),
             num_examples,
-            *training_rows(experiment, seed, step, num_examples),
+            training_rows(experiment, seed, step, num_examples),
         )
         for index, seed in enumerate(experiment.seeds)
     ]
+
+
+def _refuse_not_finite(row: dict[str, float]) -> None:
+    bad = sorted(name for name, value in row.items() if not np.isfinite(value))
+    if bad:
+        raise UserError(
+            f"step {row['step']}: {', '.join(bad)} not finite; the last good"
+            " checkpoint stays"
+        )
 
 
 def mean_over_seeds(scores: list[dict[str, float]]) -> dict[str, float]:
@@ -118,8 +128,13 @@ def step_of(state: TrainState) -> int:
 
 def training_rows(
     experiment: Experiment, seed: int, step: int, num_examples: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The latest examples, up to `num_examples`, that the steps before `step` saw."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The latest examples, up to `num_examples`, that the steps before `step` saw.
+
+    None before the first step.
+    """
+    if step == 0:
+        return None
     key = jax.random.key(seed)
     batch_size = experiment.batch_size
 
@@ -174,7 +189,8 @@ def report(
     """Final figures on all held-out draws, the table, result.json and pictures."""
     num_examples = scorer.evaluation.num_examples
     scores = score(experiment, scorer, state, num_examples)
-    metrics = mean_over_seeds(scores)
+    last = {name: logs.rows[-1][name] for name in ("train/denoise_mse",)}
+    metrics = mean_over_seeds(scores) | last
     others = baselines.score(experiment.task, scorer, num_examples)
     result = {
         "step": step_of(state),
@@ -187,6 +203,8 @@ def report(
         **workdir.provenance(),
     }
     say(baselines.table(metrics, others))
+    for name in ("train/task_mse", "val/denoise_mse", "train/denoise_mse"):
+        say(f"{name:>18} {metrics[name]:.6g}")
     first = experiment.of_seed(state.ema_params, 0)
     figures.write_all(experiment, scorer, first, logs.rows, directory)
     write_json(directory / "result.json", result)

@@ -78,23 +78,25 @@ class Scorer:
         self._residual = jax.jit(jax.vmap(task.residual))
 
     def score(
-        self, params: Params, num_examples: int, train_x=None, train_y=None
+        self,
+        params: Params,
+        num_examples: int,
+        train: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> dict[str, float]:
         """Every metric of the contract, with standard errors: {name: value}.
 
         Args:
           params: EMA parameters.
           num_examples: held-out draws of each split.
-          train_x, train_y: [N, Dx], [N, D] rows of training data, None: no
-            `train/task_mse`.
+          train: x [N, Dx] and y [N, D] of training data; None: no `train/task_mse`.
         """
         metrics = {}
         for split in self._splits:
             metrics |= _summary(
                 f"{split}/task_mse", self.rows(params, split, num_examples)
             )
-        if train_x is not None:
-            rows = self.answers(params, "val", np.asarray(train_x), np.asarray(train_y))
+        if train is not None:
+            rows = self.answers(params, "val", *train)
             metrics |= _summary("train/task_mse", rows)
         return metrics | self._denoising(params, num_examples)
 

@@ -48,7 +48,7 @@ def load_solver(
     """
     model = trained.load(directory, checkpoint, seed)
     task, evaluation = model.experiment.task, model.experiment.evaluation
-    box = evaluation.bounds or bounds or task.ood.bounds
+    box = bounds or evaluation.bounds or task.ood.bounds
     answer = solver(model.experiment, evaluation._replace(bounds=box), box)
     residual = jax.jit(jax.vmap(task.residual))
 
@@ -114,6 +114,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
     )
+    flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
     flags.DEFINE_float(
         "bounds", None, "box of the inverses' entries", 0.0, flag_values=values
     )
@@ -121,18 +122,21 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
+    output = Path(values.output)
+    if output.suffix == ".csv":
+        raise UserError(
+            f"--output={output}: must be a .npy file, the .csv is beside it"
+        )
     matrices = read(values.input)
-    solve = load_solver(values.workdir, values.checkpoint, values.bounds)
+    solve = load_solver(values.workdir, values.checkpoint, values.bounds, values.seed)
     answers = solve(matrices)
     buffer = io.BytesIO()
     np.save(buffer, answers.inverse)
-    output = Path(values.output)
+    table = output.with_suffix(".csv")
     write_bytes(output, buffer.getvalue())
-    write_bytes(output.with_suffix(".csv"), _as_csv(answers).encode())
+    write_bytes(table, _as_csv(answers).encode())
     say(_table(answers))
-    say(
-        f"inverses: {output}, residual and energy of each: {output.with_suffix('.csv')}"
-    )
+    say(f"inverses: {output}, residual and energy of each: {table}")
 
 
 def _as_csv(answers: Answers) -> str:

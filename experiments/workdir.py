@@ -13,9 +13,9 @@ from experiments.errors import UserError
 from experiments.fields import flatten
 from experiments.logs import write_json
 
-# May differ when a run is resumed: they say how long and how often, not what.
+# May differ when a run is resumed: they say how often, not what. The length is free
+# where nothing but the end depends on it (see _free_fields).
 FREE_ON_RESUME = (
-    "train.num_steps",
     "train.log_every",
     "train.eval_every",
     "train.patience",
@@ -39,20 +39,36 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         differing = [
             f"{name} is {stored.get(name)!r} there and {now.get(name)!r} here"
             for name in sorted(set(stored) | set(now))
-            if stored.get(name) != now.get(name) and name not in FREE_ON_RESUME
+            if stored.get(name) != now.get(name) and name not in _free_fields(config)
         ]
         if differing:
             raise UserError(
                 f"{workdir} belongs to another config: {'; '.join(differing)}"
                 " (choose another --workdir)"
             )
-    elif workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+    elif workdir.exists() and (not workdir.is_dir() or _holds_files(workdir)):
         raise UserError(f"{workdir}: is not empty and holds no config.json of a run")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{workdir} cannot be made: {error.strerror}") from error
     write_json(path, {"config": config.to_dict(), **provenance()})
+
+
+def _free_fields(config: ConfigDict) -> tuple[str, ...]:
+    """A cosine, or anything that grows with progress, knows the length of the run."""
+    knows_length = (
+        config.train.lr_schedule == "cosine"
+        or config.negatives.noise_scale_end >= 0
+        or config.negatives.curriculum > 0
+        or config.replay.curriculum > 0
+    )
+    return FREE_ON_RESUME if knows_length else ("train.num_steps", *FREE_ON_RESUME)
+
+
+def _holds_files(workdir: Path) -> bool:
+    """Whether there is more than what a start that was killed at once left."""
+    return any(path.name != "config.json.tmp" for path in workdir.iterdir())
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -209,7 +209,7 @@ class ResidualFilter(NamedTuple):
 
     mode: Literal["fixed", "batch_quantile", "running_quantile"]
     quantile: float = 0.3
-    momentum: float = 0.99  # of the running mean of the batch quantiles
+    momentum: float = 0.9  # of the running mean of the batch quantiles
     fixed: tuple[float, ...] = ()  # [T], mode `fixed`
     per_level: bool = True  # one threshold a level; else one for the whole batch
     denoised: bool = True  # look at predict_start(y-); else at y- / a_t

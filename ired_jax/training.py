@@ -284,7 +284,7 @@ def draw_pairs(
 def contrastive_loss(
     problem: Problem, contrast: Contrast, params: Params, pairs: Batch, step: Array
 ) -> tuple[Array, Metrics]:
-    """weight(step) mean_i keep_i pair_loss(U+_i, U-_i), plus the penalty.
+    """weight(step) mean_i keep_i pair_loss(U+_i, U-_i), plus the rows' penalty.
 
     The mean is over all N rows: a filtered pair contributes exactly 0 and leaves the
     others as they are. The range's share of all levels multiplies the weight, so that
@@ -305,6 +305,9 @@ def contrastive_loss(
     if contrast.penalty is not None:
         penalty = jnp.mean(contrast.penalty(u_pos, u_neg))
         loss += contrast.penalty_weight(step) * penalty
+    # Whatever the loss is in, a person reads nats: one name, one unit.
+    to_nats = scale / diffusion.temperature(problem.schedule, t)
+    u_pos, u_neg = u_pos * to_nats, u_neg * to_nats
     metrics = {
         "energy_pos": jnp.mean(u_pos),
         "energy_neg": jnp.mean(u_neg),

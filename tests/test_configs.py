@@ -214,7 +214,12 @@ def test_every_config_takes_every_preset(name, presets):
     config = importlib.import_module(f"configs.{name}").get_config(presets)
     experiment = build(config)
     if "cpu" in presets or "smoke" in presets:
-        assert config.loss.warmup <= experiment.periods.num_steps / 5
+        for steps in (
+            config.loss.warmup,
+            config.train.lr_warmup,
+            config.train.ema_warmup,
+        ):
+            assert steps <= experiment.periods.num_steps / 5
     if "classic" in presets and experiment.contrast is not None:
         assert not experiment.contrast.in_nats
 
