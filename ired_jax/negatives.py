@@ -61,6 +61,7 @@ def nce_random(schedule: Schedule, *, bounds: float) -> Strategy:
 
     def start(key, rows, progress):
         del progress
+        _assert_rows(rows, rows["y0"])
         wrong = jnp.clip(jax.random.normal(key, rows["y0"].shape), -bounds, bounds)
         return _q_sample(schedule, wrong, rows["t"], rows["eps"])
 
@@ -92,6 +93,7 @@ def adversarial(
 
     def refine(key, landscape, rows, y, progress):
         del key, progress
+        _assert_rows(rows, y)
 
         def one(x, t, y):
             limit = bounds * schedule.a[t]
@@ -172,6 +174,7 @@ def langevin_chain(
     """
 
     def refine(key, landscape, rows, y, progress):
+        _assert_rows(rows, y)
         moving = jnp.maximum(1.0, ramp(progress, curriculum) * num_steps)
         is_active = jnp.arange(num_steps) < moving
 
@@ -270,6 +273,7 @@ def thresholds(
 
 def _keep(key, landscape, rows, y, progress):
     """No refinement."""
+    _assert_rows(rows, y)
     del key, landscape, rows, progress
     return y, ChainInfo(jnp.ones(y.shape[0]), jnp.zeros(y.shape[0]))
 
@@ -278,6 +282,7 @@ def _noised_start(schedule: Schedule, scale: tuple[float, float]) -> StartFn:
     """a_t y_0 + scale s_t eps', the scale going from scale[0] to scale[1]."""
 
     def start(key, rows, progress):
+        _assert_rows(rows, rows["y0"])
         factor = scale[0] + (scale[1] - scale[0]) * progress
         eps = factor * jax.random.normal(key, rows["y0"].shape)
         return _q_sample(schedule, rows["y0"], rows["t"], eps)
@@ -289,6 +294,13 @@ def _renoise(schedule: Schedule, rows: Batch, y: Array, bounds: float) -> Array:
     """y_t -> y_0 = clip(y / a_t) -> a_t y_0 + s_t eps with the positive's eps."""
     y0 = jnp.clip(y / schedule.a[rows["t"]][:, None], -bounds, bounds)
     return _q_sample(schedule, y0, rows["t"], rows["eps"])
+
+
+def _assert_rows(rows: Batch, y: Array) -> None:
+    """x [N, Dx], y0 and y [N, D], t [N]."""
+    chex.assert_rank([rows["x"], rows["y0"], rows["t"]], [2, 2, 1])
+    chex.assert_equal_shape([rows["y0"], y])
+    chex.assert_equal_shape_prefix([rows["x"], rows["y0"], rows["t"]], 1)
 
 
 def _q_sample(schedule, y0, t, eps):

@@ -223,6 +223,9 @@ def denoising_loss(
 ) -> tuple[Array, Metrics]:
     """mean |grad_y E(x, y_t, t) - eps|^2 over rows and elements."""
 
+    chex.assert_rank([batch["x"], batch["y0"], batch["t"]], [2, 2, 1])
+    chex.assert_equal_shape([batch["y0"], batch["eps"]])
+
     def one(x, y0, t, eps):
         y = diffusion.q_sample(problem.schedule, y0, t, eps)
         grad = jax.grad(problem.energy, argnums=2)(params, x, y, t)
@@ -276,6 +279,7 @@ def draw_pairs(
     if contrast.residual_filter is not None:
         extra, more = _filter(problem, contrast, energy_at, rows, state.thresholds)
         rows, metrics = rows | extra, metrics | more
+    chex.assert_equal_shape([rows["y"], rows["y0"], rows["eps"]])
     q_sample = jax.vmap(partial(diffusion.q_sample, schedule))
     rows = rows | {"y_pos": q_sample(rows["y0"], rows["t"], rows["eps"])}
     return jax.lax.stop_gradient(rows), metrics
@@ -331,6 +335,7 @@ def insert_pairs(
 
 def update_ema(ema: Ema, step: Array, average: Params, params: Params) -> Params:
     """A copy of `params` up to step `warmup`; then, every `every` steps, decayed."""
+    chex.assert_trees_all_equal_shapes(average, params)
     decay = jnp.where(step <= ema.warmup, 0.0, ema.decay)
     decay = jnp.where((step % ema.every == 0) | (step <= ema.warmup), decay, 1.0)
     return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
