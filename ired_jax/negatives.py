@@ -297,10 +297,10 @@ def _renoise(schedule: Schedule, rows: Batch, y: Array, bounds: float) -> Array:
 
 
 def _assert_rows(rows: Batch, y: Array) -> None:
-    """x [N, Dx], y0 and y [N, D], t [N]."""
-    chex.assert_rank([rows["x"], rows["y0"], rows["t"]], [2, 2, 1])
+    """y0 and y [N, D], t [N]."""
+    chex.assert_rank([rows["y0"], rows["t"]], [2, 1])
     chex.assert_equal_shape([rows["y0"], y])
-    chex.assert_equal_shape_prefix([rows["x"], rows["y0"], rows["t"]], 1)
+    chex.assert_equal_shape_prefix([rows["y0"], rows["t"]], 1)
 
 
 def _q_sample(schedule, y0, t, eps):
