@@ -37,7 +37,7 @@ smoke: install
 	--config=CONFIG:smoke --workdir='"$$runs"'/$$(basename CONFIG) > '"$$runs"'/$$(basename CONFIG).log 2>&1 \
 	&& echo "CONFIG:smoke ran" || { cat '"$$runs"'/$$(basename CONFIG).log; exit 255; }' && rm -r $$runs
 
-# The questions of benchmarks/, small; rows in benchmarks/out/. Under 10 minutes.
+# The questions of benchmarks/, small; rows in benchmarks/out/.
 bench: install
 	for question in memory sampler train_step replay data scaling startup; do \
 	$(BIN)/python -m benchmarks.$$question --quick $(ARGS) || exit 1; done

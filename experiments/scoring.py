@@ -60,7 +60,7 @@ def solver(experiment: Experiment, evaluation: Evaluation, bounds: float) -> Cal
     def solve(params, x, index):
         # Products of other shapes round differently, an accepted step flips on the last
         # bit, and near float accuracy a score would follow its batch: every row is
-        # solved among BLOCK rows, whatever the batch.
+        # solved among BLOCK rows. What is left is the row's place in its block.
         count, num_blocks = len(index), -(-len(index) // BLOCK)
         take = np.minimum(np.arange(num_blocks * BLOCK), count - 1)
         rows = x[take].reshape(num_blocks, BLOCK, -1), index[take].reshape(-1, BLOCK)
