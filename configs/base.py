@@ -99,6 +99,7 @@ DEFAULTS = {
         "batch_size": 2_048,  # any; the result does not depend on it
         "num_steps": 5,  # accepted descent steps a level, >= 0
         "double_steps": False,  # double the step from the second on (released)
+        "tolerance": 0.0,  # a level ends where y moves less (rms, >= 0); 0: all steps
         "bounds": 0.0,  # half-width of the answers' box; 0: the task's own
     },
 }

@@ -34,6 +34,7 @@ class Evaluation(NamedTuple):
     batch_size: int
     num_steps: int
     double_steps: bool
+    tolerance: float  # 0: all steps are taken
     bounds: float  # 0: the split's own
 
 
@@ -129,6 +130,10 @@ def build_task(read: Fields) -> Task:
     return TASKS[read("task.name", one_of=tuple(TASKS))](read)
 
 
+def build_energy(read: Fields, task: Task) -> Energy:
+    return ENERGIES[read("energy.name", one_of=tuple(ENERGIES))](read, task)
+
+
 def build_evaluation(read: Fields) -> Evaluation:
     return Evaluation(
         num_examples=read("eval.num_examples", at_least=2),
@@ -136,6 +141,7 @@ def build_evaluation(read: Fields) -> Evaluation:
         batch_size=read("eval.batch_size", at_least=1),
         num_steps=read("eval.num_steps", at_least=0),
         double_steps=read("eval.double_steps"),
+        tolerance=read("eval.tolerance", at_least=0),
         bounds=read("eval.bounds", at_least=0),
     )
 
@@ -146,7 +152,7 @@ def _build(read: Fields) -> Experiment:
         read("diffusion.schedule", one_of=("cosine", "linear")),
         read("diffusion.num_levels", at_least=1),
     )
-    energy = _energy(read, task)
+    energy = build_energy(read, task)
     problem = Problem(task.train.draw, task.residual, energy, schedule)
     contrast = build_contrast(read, task, schedule)
     optimizer, periods = _optimizer(read), _periods(read)
@@ -174,10 +180,6 @@ def _build(read: Fields) -> Experiment:
         evaluation=build_evaluation(read),
         seeds=tuple(range(first, first + read("train.num_seeds", at_least=1))),
     )
-
-
-def _energy(read: Fields, task: Task) -> Energy:
-    return ENERGIES[read("energy.name", one_of=tuple(ENERGIES))](read, task)
 
 
 def _optimizer(read: Fields) -> optax.GradientTransformation:

@@ -3,16 +3,18 @@
 python -m experiments.evaluate --workdir=runs/cd_full-cpu-seed0 --checkpoint=best
 
 With --config the task and the evaluation are another config's: any checkpoint can be
-scored by any evaluation that its energy fits.
+scored by any evaluation that its energy fits, one on larger matrices too:
+
+python -m experiments.evaluate --workdir=runs/none-cpu-seed0 \
+    --config=configs/none.py:cpu --config.task.n=16 --output=runs/size16.json
 """
 
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from experiments import baselines, cli, trained
-from experiments.build import Evaluation, Experiment, build_evaluation, build_task
+from experiments.build import build_evaluation
 from experiments.errors import UserError
 from experiments.fields import Fields
 from experiments.logs import say, write_json
@@ -45,16 +47,18 @@ def main(argv: list[str]) -> None:
     directory = Path(values.workdir)
     model = trained.load(directory, values.checkpoint, values.seed)
     config = cli.config_of(values) or model.config
-    experiment, evaluation = evaluated_by(model, config)
-    evaluation = evaluation._replace(
+    experiment = trained.on_task(model, config)
+    evaluation = build_evaluation(Fields(config))._replace(
         batch_size=_at_least("batch_size", values.batch_size, 1)
-        or evaluation.batch_size,
+        or config.eval.batch_size,
         num_examples=_at_least("num_examples", values.num_examples, 2)
-        or evaluation.num_examples,
+        or config.eval.num_examples,
     )
     scorer = Scorer(experiment, evaluation)
     count = evaluation.num_examples
-    rows = training_rows(experiment, model.seed, model.step, count)
+    rows = None  # matrices of another size were not trained on
+    if experiment.task.x_size == model.experiment.task.x_size:
+        rows = training_rows(experiment, model.seed, model.step, count)
     metrics = scorer.score(model.params, count, rows)
     others = baselines.score(experiment.task, scorer, count)
     say(f"{directory}, {values.checkpoint} checkpoint, step {model.step}")
@@ -72,28 +76,6 @@ def main(argv: list[str]) -> None:
         "baselines": others,
     }
     write_json(Path(output), result)
-
-
-def evaluated_by(
-    model: trained.Trained, config: ConfigDict
-) -> tuple[Experiment, Evaluation]:
-    """The model's experiment with another config's task and evaluation.
-
-    Raises:
-      UserError: the model's energy does not fit the other task.
-    """
-    read = Fields(config)
-    task, own = build_task(read), model.experiment.task
-    if (task.x_size, task.y_size) != (own.x_size, own.y_size):
-        raise UserError(
-            f"task.n={config.task.n}: the trained energy takes x of {own.x_size} and y"
-            f" of {own.y_size} elements, this task has {task.x_size} and {task.y_size}"
-        )
-    problem = model.experiment.problem._replace(
-        draw=task.train.draw, residual=task.residual
-    )
-    experiment = model.experiment._replace(task=task, problem=problem)
-    return experiment, build_evaluation(read)
 
 
 def _at_least(name: str, value: int | None, limit: int) -> int | None:

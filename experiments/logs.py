@@ -30,6 +30,7 @@ SCHEMA = {
     "(val|ood|train)/task_mse": ("per element", "final answer, EMA, full inference"),
     "(val|ood|train)/task_mse/(stderr|(pred|target)_(mean|std))": ("", "of the above"),
     "val/denoise_mse/(stderr|(pred|target)_(mean|std))": ("", "of the above"),
+    "(val|ood)/steps": ("steps", "of descent a level, where eval.tolerance stops it"),
     "energy_pos": ("nats", "mean energy of positives, E / s_t"),
     "energy_neg": ("nats", "mean energy of negatives, E / s_t"),
     "margin": ("nats", "energy_neg - energy_pos"),

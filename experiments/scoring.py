@@ -27,6 +27,7 @@ class Rows(NamedTuple):
     squared_error: np.ndarray  # mean over elements
     residual: np.ndarray
     energy: np.ndarray
+    steps: np.ndarray  # descent steps a level
     answer: np.ndarray  # [N, D]
     target: np.ndarray  # [N, D]
 
@@ -50,6 +51,7 @@ def solver(experiment: Experiment, evaluation: Evaluation, bounds: float) -> Cal
             (size,),
             num_steps=evaluation.num_steps,
             double_steps=evaluation.double_steps,
+            tolerance=evaluation.tolerance or None,
             bounds=evaluation.bounds or bounds,
         )
 
@@ -107,12 +109,13 @@ class Scorer:
         """
         metrics = {}
         for split in self._splits:
-            metrics |= _summary(
-                f"{split}/task_mse", self.rows(params, split, num_examples)
-            )
+            rows = self.rows(params, split, num_examples)
+            metrics |= _summary_of(f"{split}/task_mse", rows)
+            if self.evaluation.tolerance:
+                metrics[f"{split}/steps"] = float(rows.steps.mean())
         if train is not None:
             rows = self.answers(params, "val", *train)
-            metrics |= _summary("train/task_mse", rows)
+            metrics |= _summary_of("train/task_mse", rows)
         return metrics | self._denoising(params, num_examples)
 
     def examples(self, split: str, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,13 +142,14 @@ class Scorer:
             take = np.minimum(index, len(x) - 1)
             answer, info = self._solve[split](params, x[take], index)
             residual = self._residual(x[take], answer)
-            figures = (answer, residual, info.energy)
+            steps = np.mean(info.steps, axis=1)
+            figures = (answer, residual, info.energy, steps)
             parts.append([np.asarray(figure)[: len(batch)] for figure in figures])
-        answer, residual, energy = (
+        answer, residual, energy, steps = (
             np.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)
         )
         error = np.mean((answer.astype(np.float64) - y) ** 2, axis=1)
-        return Rows(error, residual, energy, answer, np.asarray(y))
+        return Rows(error, residual, energy, steps, answer, np.asarray(y))
 
     def _denoising(self, params: Params, num_examples: int) -> dict[str, float]:
         x, y = self.examples("val", num_examples)
@@ -157,7 +161,7 @@ class Scorer:
             np.concatenate(part)[:num_examples].astype(np.float64)
             for part in zip(*parts, strict=True)
         )
-        return _summary("val/denoise_mse", Rows(loss, loss, loss, grad, eps))
+        return _summary("val/denoise_mse", loss, grad, eps)
 
     def _denoise_row(self, params, x, y0, index):
         problem = self._experiment.problem
@@ -175,14 +179,20 @@ class Scorer:
             yield np.arange(first, first + size)
 
 
-def _summary(name: str, rows: Rows) -> dict[str, float]:
+def _summary_of(name: str, rows: Rows) -> dict[str, float]:
+    return _summary(name, rows.squared_error, rows.answer, rows.target)
+
+
+def _summary(
+    name: str, error: np.ndarray, answer: np.ndarray, target: np.ndarray
+) -> dict[str, float]:
     """Mean, standard error, and moments of prediction and target."""
-    error = rows.squared_error.astype(np.float64)
+    error = error.astype(np.float64)
     return {
         name: float(error.mean()),
         f"{name}/stderr": float(error.std(ddof=1) / len(error) ** 0.5),
-        f"{name}/pred_mean": float(rows.answer.mean(dtype=np.float64)),
-        f"{name}/pred_std": float(rows.answer.std(dtype=np.float64)),
-        f"{name}/target_mean": float(rows.target.mean(dtype=np.float64)),
-        f"{name}/target_std": float(rows.target.std(dtype=np.float64)),
+        f"{name}/pred_mean": float(answer.mean(dtype=np.float64)),
+        f"{name}/pred_std": float(answer.std(dtype=np.float64)),
+        f"{name}/target_mean": float(target.mean(dtype=np.float64)),
+        f"{name}/target_std": float(target.std(dtype=np.float64)),
     }

@@ -5,6 +5,7 @@ python -m experiments.solve --workdir=runs/cd_full-cpu-seed0 \
 """
 
 import csv
+import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from experiments.scoring import solver
 
 SINGULAR = 1e7  # condition number beyond which float32 holds no inverse
 LINES_SHOWN = 20
+OPTIONS = ("seed", "bounds", "num_steps", "tolerance")
 
 
 class Answers(NamedTuple):
@@ -30,55 +32,70 @@ class Answers(NamedTuple):
     inverse: np.ndarray  # [N, n, n] float32
     residual: np.ndarray  # [N] |A Y - I|_F
     energy: np.ndarray  # [N] E(x, y, 0)
+    steps: np.ndarray  # [N] int32, descent steps taken, over all levels
 
 
 def load_solver(
     directory: Path | str,
     checkpoint: str = "last",
-    bounds: float | None = None,
+    *,
     seed: int | None = None,
+    bounds: float | None = None,
+    num_steps: int | None = None,
+    tolerance: float | None = None,
 ) -> Callable[[np.ndarray], Answers]:
-    """A function from matrices [N, n, n] to `Answers`.
+    """A function from matrices [N, n, n] to `Answers`, for every n the energy fits.
 
     Args:
       directory: run directory.
       checkpoint: `last` or `best`.
-      bounds: half-width of the box that holds the inverses; default: the harder set's.
       seed: which one, of a run with several; default: its first.
+      bounds: half-width of the box that holds the inverses; default: the harder set's.
+      num_steps: descent steps a level, at most; default: the run's.
+      tolerance: root mean square by which an answer may still move where a level's
+        descent ends, so that hard matrices get more steps; default: the run's.
     """
     model = trained.load(directory, checkpoint, seed)
-    task, evaluation = model.experiment.task, model.experiment.evaluation
-    box = bounds or evaluation.bounds or task.ood.bounds
-    answer = solver(model.experiment, evaluation._replace(bounds=box), box)
-    residual = jax.jit(jax.vmap(task.residual))
+    given = {"bounds": bounds, "num_steps": num_steps, "tolerance": tolerance}
+    given = {name: value for name, value in given.items() if value is not None}
+    evaluation = model.experiment.evaluation._replace(**given)
+
+    @functools.cache
+    def for_size(n: int):
+        config = model.config.copy_and_resolve_references()
+        config.task.n = n
+        experiment = trained.on_task(model, config)
+        task = experiment.task
+        answer = solver(experiment, evaluation, evaluation.bounds or task.ood.bounds)
+        return answer, jax.jit(jax.vmap(task.residual))
 
     def solve(matrices: np.ndarray) -> Answers:
-        check(matrices, task.grid)
+        check(matrices)
+        answer, residual = for_size(matrices.shape[1])
         x = np.asarray(matrices, np.float32).reshape(len(matrices), -1)
         parts = []
         for first in range(0, len(x), evaluation.batch_size):
             rows = x[first : first + evaluation.batch_size]
             y, info = answer(model.params, rows, first + np.arange(len(rows)))
-            parts.append((y, residual(rows, y), info.energy))
-        y, residuals, energy = map(np.concatenate, zip(*parts, strict=True))
-        return Answers(y.reshape(matrices.shape), residuals, energy)
+            parts.append((y, residual(rows, y), info.energy, np.sum(info.steps, 1)))
+        y, *figures = map(np.concatenate, zip(*parts, strict=True))
+        return Answers(y.reshape(matrices.shape), *figures)
 
     return solve
 
 
-def check(matrices: np.ndarray, grid: tuple[int, int]) -> None:
-    """Refuses matrices that the model cannot take.
+def check(matrices: np.ndarray) -> None:
+    """Refuses what are not N square matrices with an inverse.
 
     Raises:
       UserError: wrong type or shape, none, not finite, or singular in float32.
     """
     if not np.issubdtype(matrices.dtype, np.number) or np.iscomplexobj(matrices):
         raise UserError(f"--input: dtype {matrices.dtype}, must be real numbers")
-    if matrices.ndim != 3 or matrices.shape[1:] != grid or not len(matrices):
-        rows, columns = grid
+    is_square = matrices.ndim == 3 and matrices.shape[1] == matrices.shape[2]
+    if not is_square or not matrices.size:
         raise UserError(
-            f"--input: shape {matrices.shape}, must be (N, {rows}, {columns}) with"
-            " N >= 1: the size that the model was trained on"
+            f"--input: shape {matrices.shape}, must be (N, n, n), N >= 1 and n >= 1"
         )
     finite = np.isfinite(matrices).all(axis=(1, 2))
     if not finite.all():
@@ -107,7 +124,7 @@ def define(values: flags.FlagValues) -> None:
     for name, meaning in (
         ("workdir", "run directory"),
         ("input", ".npy of matrices, [N, n, n] or [n, n]"),
-        ("output", ".npy of inverses; residuals and energies go beside it as .csv"),
+        ("output", ".npy of inverses; residual, energy, steps go beside it as .csv"),
     ):
         flags.DEFINE_string(name, None, meaning, flag_values=values)
         flags.mark_flag_as_required(name, flag_values=values)
@@ -115,9 +132,15 @@ def define(values: flags.FlagValues) -> None:
         "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
     )
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
-    flags.DEFINE_float(
-        "bounds", None, "box of the inverses' entries", 0.0, flag_values=values
-    )
+    for name, meaning in (
+        ("bounds", "box of the inverses' entries; default: the harder set's"),
+        ("tolerance", "a level ends where the answer moves less; default: the run's"),
+    ):
+        flags.DEFINE_float(name, None, meaning, 0.0, flag_values=values)
+    flags.DEFINE_integer(
+        "num_steps", None, "descent steps a level, at most; default: the run's",
+        0, flag_values=values,
+    )  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
@@ -128,7 +151,11 @@ def main(argv: list[str]) -> None:
             f"--output={output}: must be a .npy file, the .csv is beside it"
         )
     matrices = read(values.input)
-    solve = load_solver(values.workdir, values.checkpoint, values.bounds, values.seed)
+    solve = load_solver(
+        values.workdir,
+        values.checkpoint,
+        **{name: values[name].value for name in OPTIONS},
+    )
     answers = solve(matrices)
     buffer = io.BytesIO()
     np.save(buffer, answers.inverse)
@@ -136,26 +163,27 @@ def main(argv: list[str]) -> None:
     write_bytes(output, buffer.getvalue())
     write_bytes(table, _as_csv(answers).encode())
     say(_table(answers))
-    say(f"inverses: {output}, residual and energy of each: {table}")
+    say(f"inverses: {output}; residual, energy and steps of each: {table}")
 
 
 def _as_csv(answers: Answers) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["index", "residual", "energy"])
-    for index, row in enumerate(zip(answers.residual, answers.energy, strict=True)):
-        writer.writerow([index, *map(float, row)])
+    writer.writerow(["index", "residual", "energy", "steps"])
+    for index, (_, residual, energy, steps) in enumerate(zip(*answers, strict=True)):
+        writer.writerow([index, float(residual), float(energy), steps])
     return text.getvalue()
 
 
 def _table(answers: Answers) -> Table:
     count = len(answers.residual)
     view = Table(title=f"{count} answers, mean residual {answers.residual.mean():.4g}")
-    for column in ("matrix", "residual |A Y - I|", "energy"):
+    for column in ("matrix", "residual |A Y - I|", "energy", "steps"):
         view.add_column(column, justify="right")
     for index in range(min(count, LINES_SHOWN)):
         residual, energy = answers.residual[index], answers.energy[index]
-        view.add_row(str(index), f"{residual:.4g}", f"{energy:.4g}")
+        steps = str(answers.steps[index])
+        view.add_row(str(index), f"{residual:.4g}", f"{energy:.4g}", steps)
     if count > LINES_SHOWN:
         view.caption = f"{count - LINES_SHOWN} more in the .csv file"
     return view

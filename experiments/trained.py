@@ -7,9 +7,10 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import workdir
-from experiments.build import Experiment, build
+from experiments.build import Experiment, build, build_energy, build_task
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
+from experiments.fields import Fields
 from ired_jax.types import Params
 
 CHECKPOINTS = ("last", "best")
@@ -55,3 +56,28 @@ def load(
         step, params = checkpoints.restore_ema(like, checkpoint)
     params = experiment.of_seed(params, experiment.seeds.index(seed))
     return Trained(experiment, config, params, step, seed)
+
+
+def on_task(model: Trained, config: ConfigDict) -> Experiment:
+    """The model's experiment on the task of another config, of another size perhaps.
+
+    Raises:
+      UserError: the trained parameters do not fit that size.
+    """
+    task, own = build_task(Fields(config)), model.experiment.task
+    energy = build_energy(Fields(model.config), task)
+    wanted = jax.eval_shape(energy.init, jax.random.key(0))
+    if _shapes(wanted) != _shapes(model.params):
+        raise UserError(
+            f"task.n={config.task.n}: the trained energy takes x of {own.x_size} and y"
+            f" of {own.y_size} elements, this task has {task.x_size} and {task.y_size}"
+        )
+    problem = model.experiment.problem._replace(
+        draw=task.train.draw, residual=task.residual, energy=energy
+    )
+    return model.experiment._replace(task=task, problem=problem)
+
+
+def _shapes(params: Params) -> list[tuple]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(path, leaf.shape) for path, leaf in leaves]

@@ -3,10 +3,12 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import calibrate, cli, compare, evaluate, solve, train
+from experiments import calibrate, cli, compare, evaluate, solve, train, trained
+from experiments.build import build
 from experiments.errors import UserError
 from experiments.loop import train_and_evaluate
 from tests import tiny
@@ -74,7 +76,7 @@ def test_solve_from_python_gives_what_the_command_gives(run, tmp_path):
 
 
 BAD_INPUTS = [
-    (np.ones((2, 3, 4)), r"shape \(2, 3, 4\), must be \(N, 3, 3\)"),
+    (np.ones((2, 3, 4)), r"shape \(2, 3, 4\), must be \(N, n, n\)"),
     (np.ones((0, 3, 3)), "N >= 1"),
     (np.full((1, 3, 3), np.nan), "matrix 0 is not finite"),
     (np.stack([np.eye(3), np.ones((3, 3))]), "matrix 1 is singular"),
@@ -97,6 +99,51 @@ def test_evaluate_scores_a_run_with_another_configs_evaluation(run, tmp_path):
     assert output.exists()
     other = ["--config=configs/none.py:smoke", "--config.task.n=3"]
     evaluate.main([*arguments, "--num_examples=8", *other])
+
+
+def test_an_energy_for_every_size_is_scored_and_used_at_another(run, tmp_path):
+    output = tmp_path / "score.json"
+    other = ["--config=configs/none.py:smoke", "--config.task.n=4"]
+    arguments = [f"--workdir={run}", f"--output={output}", "--num_examples=8"]
+    evaluate.main(["evaluate", *arguments, *other])
+    metrics = json.loads(output.read_text())["metrics"]
+    assert metrics["val/task_mse"] > 0
+    assert "train/task_mse" not in metrics
+    a = np.eye(5)[None] * np.array([1.0, 2.0])[:, None, None]
+    answers = solve.load_solver(run)(a)
+    assert answers.inverse.shape == (2, 5, 5)
+    np.testing.assert_allclose(
+        answers.residual,
+        np.linalg.norm(a @ answers.inverse - np.eye(5), axis=(1, 2)),
+        rtol=1e-4,
+    )
+
+
+def test_an_energy_of_one_size_is_refused_at_another():
+    config = tiny.get_config("none", "mlp,smoke")
+    experiment = build(config)
+    params = experiment.problem.energy.init(jax.random.key(0))
+    model = trained.Trained(experiment, config, params, step=0, seed=0)
+    other = tiny.get_config("none", "mlp,smoke", task__n=4)
+    with pytest.raises(UserError, match="takes x of 9 and y of 9 elements, this task"):
+        trained.on_task(model, other)
+    assert trained.on_task(model, config).task.x_size == 9
+
+
+def test_a_tolerance_stops_soon_and_the_steps_are_reported(run, tmp_path):
+    matrices_path, output = tmp_path / "matrices.npy", tmp_path / "inverses.npy"
+    np.save(matrices_path, matrices())
+    files = [f"--workdir={run}", f"--input={matrices_path}", f"--output={output}"]
+    steps = {}
+    for tolerance in (0, 1e-9, 1e9):
+        options = ["--num_steps=3", f"--tolerance={tolerance}"]
+        solve.main(["solve", *files, *options])
+        with output.with_suffix(".csv").open() as file:
+            steps[tolerance] = [int(row["steps"]) for row in csv.DictReader(file)]
+    levels = 10
+    assert steps[0] == [3 * levels] * 5
+    assert steps[1e9] == [0] * 5
+    assert all(0 < count <= 3 * levels for count in steps[1e-9])
 
 
 def test_evaluate_writes_the_same_score_for_every_batch_size(run, tmp_path):

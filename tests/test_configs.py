@@ -93,6 +93,7 @@ OTHER_VALUES = {
     "eval.num_examples_running": (17, "none", {}),
     "eval.batch_size": (3, "none", {}),
     "eval.num_steps": (2, "none", {}),
+    "eval.tolerance": (0.01, "none", {"eval__num_steps": 2}),
     "eval.double_steps": (True, "none", {"eval__num_steps": 2}),
     "eval.bounds": (1.5, "none", {}),
 }

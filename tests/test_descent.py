@@ -180,6 +180,44 @@ def test_bounds_may_differ_by_element():
     np.testing.assert_allclose(y, [[0.5, 1.0, 2.0]] * 2)
 
 
+@energies
+def test_a_tolerance_of_zero_changes_no_answer_and_saves_steps(name):
+    # One rejected at .6 may still move at .2; one rejected at .2 never moves again.
+    steps = np.repeat([0.6, 0.2], [5, 395])
+    options = {"step_size": steps, "num_steps": 400, "dtype": jnp.float64}
+    with jax.enable_x64(True):
+        y, info = _run(ENERGIES[name][0], _starts(), **options)
+        early, early_info = _run(ENERGIES[name][0], _starts(), tolerance=0.0, **options)
+    np.testing.assert_allclose(early, y, atol=1e-7)
+    np.testing.assert_allclose(early_info.energy, info.energy, atol=1e-9)
+    np.testing.assert_array_equal(info.steps, 400)
+    assert np.all(early_info.steps > 5)
+    assert np.all(early_info.steps < 400)
+
+
+def test_a_row_stops_where_its_gradient_is_within_the_tolerance():
+    # The gradient of row i shrinks by 1 - .1 c_i a step: the steps follow by hand.
+    curvature, tolerance = np.array([0.5, 1.0, 4.0]), 0.01
+    starts = np.ones((3, 2))
+
+    def one(y, curvature):
+        return descent.minimize(
+            lambda y: 0.5 * curvature * jnp.sum(y**2),
+            y,
+            step_size=0.1,
+            num_steps=60,
+            tolerance=tolerance,
+        )
+
+    y, info = toys.jit(jax.vmap(one))(jnp.float32(starts), jnp.float32(curvature))
+    needed = np.ceil(np.log(tolerance / curvature) / np.log(1 - 0.1 * curvature))
+    assert needed[0] > 60 > needed[1]
+    np.testing.assert_array_equal(info.steps, np.minimum(needed, 60))
+    np.testing.assert_array_equal(info.acceptance, 1)
+    expected = (1 - 0.1 * curvature) ** np.minimum(needed, 60)
+    np.testing.assert_allclose(y, np.tile(expected, (2, 1)).T, rtol=1e-4)
+
+
 def test_a_row_does_not_depend_on_its_batch():
     starts = _starts(16)
     together, _ = _run(_waves, starts, step_size=0.1, num_steps=4)

@@ -36,7 +36,7 @@ def _solve(energy_fn, *, keys=None, rows=None, num_steps=3, bounds=2.0, **option
 
     y, info = toys.jit(jax.vmap(one))(keys, rows, bounds)
     chex.assert_shape(y, (len(keys), D))
-    chex.assert_shape([info.energies, info.acceptance], (len(keys), T))
+    chex.assert_shape([info.energies, info.acceptance, info.steps], (len(keys), T))
     chex.assert_shape(info.answers, (len(keys), T, D))
     return np.float64(y), jax.tree.map(np.float64, info)
 
@@ -111,6 +111,29 @@ def test_doubling_changes_the_steps_from_the_second_on():
     )
     np.testing.assert_array_equal(*one)
     assert np.max(np.abs(two[0] - two[1])) > 1e-3
+
+
+def test_each_level_stops_where_its_denoised_answer_is_within_the_tolerance():
+    # Half the ideal slope: predict_start leaves half of what is missing, and a step of
+    # beta_t / s_t on curvature 1 / (2 s_t) keeps 1 - beta_t / (2 s_t^2) of it.
+    beta, _, a, s = LEVELS
+    answer, tolerance = jnp.linspace(-1, 1, D), 0.05
+    options = {"num_steps": 50, "bounds": 1e9}
+    landscape = lambda row, y, t: _ideal(answer, y, t) / 2  # noqa: E731
+    y, info = _solve(landscape, tolerance=tolerance, **options)
+    start = np.array([jax.random.normal(key, (D,)) for key in jax.random.split(KEY, 6)])
+    missing = start - a[-1] * np.float64(answer)
+    for t in reversed(range(T)):
+        missing = missing / 2
+        # s_t grad E is half of what is missing.
+        ratio = tolerance / (np.sqrt(np.mean(missing**2, axis=1)) / 2)
+        keep = 1 - beta[t] / (2 * s[t] ** 2)
+        steps = np.clip(np.ceil(np.log(ratio) / np.log(keep)), 0, 50)
+        np.testing.assert_array_equal(info.steps[:, T - 1 - t], steps)
+        missing = missing * keep ** steps[:, None] * (a[t - 1] / a[t] if t else 1)
+    np.testing.assert_allclose(y, np.float64(answer) + missing / a[0], atol=1e-4)
+    _, all_steps = _solve(landscape, **options)
+    np.testing.assert_array_equal(all_steps.steps, 50)
 
 
 def test_every_level_is_held_to_its_own_bounds_for_every_row():

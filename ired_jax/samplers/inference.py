@@ -23,6 +23,7 @@ class SolveInfo(NamedTuple):
     energy: Array  # () E(x, a_0 y_0, 0) at the answer
     energies: Array  # [T] energy at the end of each level's descent
     acceptance: Array  # [T] share of accepted steps of each level
+    steps: Array  # [T] int32, descent steps taken
     answers: Array | None  # [T, D] y_0 after each level; only with trace
 
 
@@ -35,6 +36,7 @@ def solve(
     num_steps: int,
     bounds: Array | float,
     double_steps: bool = False,
+    tolerance: Array | float | None = None,
     trace: bool = False,
 ) -> tuple[Array, SolveInfo]:
     """Answers one x: y ~ N(0, I), then for t = T-1 .. 0 denoise and descend.
@@ -53,6 +55,9 @@ def solve(
       bounds: half-width of the box that holds the answers.
       double_steps: double the step from each level's second step on, as the released
         code does for continuous tasks.
+      tolerance: in units of y, root mean square over elements; a level's descent ends
+        where the denoised answer s_t grad E is no further away, and where no step can
+        move any more (0: only there). None: takes all steps.
       trace: also return the answer after each level.
 
     Returns:
@@ -73,6 +78,8 @@ def solve(
             step_size=diffusion.descent_step_size(schedule, t) * scale,
             num_steps=num_steps,
             bounds=bounds * a,
+            # s_t grad E is how far the denoised a_t y_0 is from y.
+            tolerance=None if tolerance is None else tolerance / schedule.s[t],
         )
         y0 = y / a
         following = schedule.a[jnp.maximum(t - 1, 0)] * y0
@@ -80,4 +87,6 @@ def solve(
 
     levels = jnp.arange(schedule.num_levels)[::-1]
     (y0, _), (info, answers) = jax.lax.scan(level, (jnp.zeros_like(y), y), levels)
-    return y0, SolveInfo(info.energy[-1], info.energy, info.acceptance, answers)
+    return y0, SolveInfo(
+        info.energy[-1], info.energy, info.acceptance, info.steps, answers
+    )
