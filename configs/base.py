@@ -40,7 +40,7 @@ DEFAULTS = {
         "units": "nats",  # of chain, loss, penalty: nats (U = E / s_t), energy (E)
         "noise_scale": 1.5,  # start noise in units of s_t, >= 0
         "noise_scale_end": -1.0,  # the same at the end of the run; -1: unchanged
-        "descent_steps": 2,  # adversarial, mixed: accepted descent steps, >= 1
+        "descent_steps": 2,  # adversarial, mixed, on_trajectory (a level): >= 1
         "mixed_share": 0.7,  # mixed: share of nce_noise rows, in (0, 1)
         "level_low": 0.0,  # levels int(low (T-1)) to int(high (T-1)) have
         "level_high": 1.0,  # a negative phase, 0 <= low <= high <= 1
@@ -67,7 +67,7 @@ DEFAULTS = {
     "loss": {
         "contrastive": "none",  # none, cd, logistic, hinge
         "weight": 0.0,  # at its maximum, >= 0
-        "warmup": 0,  # steps over which the weight grows from 0; 0: at once
+        "warmup": 0,  # steps over which the phase's weight grows from 0; 0: at once
         "tau": 1.0,  # logistic: temperature, > 0
         "margin": 1.0,  # hinge: margin, >= 0
         "per_element": True,  # gap, tau, margin by element; False: whole (earlier)
@@ -79,6 +79,7 @@ DEFAULTS = {
         "num_seeds": 1,  # seeds seed, seed + 1, .. trained at once by vmap, >= 1
         "batch_size": 2048,  # B, >= 1
         "num_steps": 100_000,  # length of the run, >= 1
+        "denoise_share": 0.0,  # of the run without negatives, before them, in [0, 1)
         "learning_rate": 3e-3,  # Adam, at its maximum, > 0
         "lr_schedule": "cosine",  # constant, cosine (to 0 at the end of the run)
         "lr_warmup": 100,  # steps over which the rate grows from 0, >= 0

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from experiments.build_negatives import build_contrast
+from experiments.build_negatives import build_contrast, first_step
 from experiments.errors import UserError
 from experiments.fields import Fields
 from ired_jax import diffusion, training
@@ -56,6 +56,8 @@ class Experiment(NamedTuple):
     contrast: Contrast | None
     optimizer: optax.GradientTransformation
     step_fn: Callable  # one train step of one seed
+    denoise_fn: Callable  # the same without negatives, for the steps before theirs
+    contrast_from: int  # the first step with negatives; 0 if there are none
     batch_size: int  # rows of the denoising loss
     periods: Periods
     evaluation: Evaluation
@@ -77,9 +79,10 @@ class Experiment(NamedTuple):
             return make(jax.random.key(self.seeds[0]))
         return jax.vmap(make)(jnp.stack([jax.random.key(seed) for seed in self.seeds]))
 
-    def dispatch(self) -> Callable:
+    def dispatch(self, *, with_negatives: bool = True) -> Callable:
         """state -> (state, metrics), `steps_per_dispatch` steps, the state donated."""
-        step_fn = self.step_fn if len(self.seeds) == 1 else jax.vmap(self.step_fn)
+        step_fn = self.step_fn if with_negatives else self.denoise_fn
+        step_fn = step_fn if len(self.seeds) == 1 else jax.vmap(step_fn)
         steps = training.repeat(step_fn, self.periods.steps_per_dispatch)
         return jax.jit(steps, donate_argnums=0)
 
@@ -157,7 +160,8 @@ def _build(read: Fields) -> Experiment:
     contrast = build_contrast(read, task, schedule)
     optimizer, periods = _optimizer(read), _periods(read)
     batch_size, first = read("train.batch_size", at_least=1), read("seed", at_least=0)
-    step_fn = training.make_train_step(
+    make_step = partial(
+        training.make_train_step,
         problem,
         optimizer=optimizer,
         batch_size=batch_size,
@@ -167,14 +171,15 @@ def _build(read: Fields) -> Experiment:
             read("train.ema_every", at_least=1),
             read("train.ema_warmup", at_least=0),
         ),
-        contrast=contrast,
     )
     return Experiment(
         task=task,
         problem=problem,
         contrast=contrast,
         optimizer=optimizer,
-        step_fn=step_fn,
+        step_fn=make_step(contrast=contrast),
+        denoise_fn=make_step(contrast=None),
+        contrast_from=first_step(read) if contrast else 0,
         batch_size=batch_size,
         periods=periods,
         evaluation=build_evaluation(read),

@@ -33,6 +33,14 @@ STRATEGIES = {
         STRATEGIES["adversarial"](read, task, schedule),
         share=read("negatives.mixed_share", above=0, below=1),
     ),
+    "on_trajectory": lambda read, task, schedule: negatives.on_trajectory(
+        schedule,
+        bounds=task.train.bounds,
+        num_steps=read("negatives.descent_steps", at_least=1),
+        unit=partial(diffusion.temperature, schedule)
+        if _in_nats(read)
+        else jnp.ones_like,
+    ),
     "langevin": lambda read, task, schedule: _langevin(read, task, schedule),
 }
 
@@ -62,11 +70,7 @@ def build_contrast(read: Fields, task: Task, schedule: Schedule) -> Contrast | N
         read("negatives.level_low", at_least=0, at_most=1),
         read("negatives.level_high", at_least=0, at_most=1),
     )
-    weight = partial(
-        losses.warmup,
-        maximum=read("loss.weight", at_least=0),
-        num_steps=read("loss.warmup", at_least=0),
-    )
+    weight = _weight(read)
     power, size = read("loss.level_power"), task.y_size
     share = read("loss.penalty", at_least=0)
     return Contrast(
@@ -85,6 +89,21 @@ def build_contrast(read: Fields, task: Task, schedule: Schedule) -> Contrast | N
         if in_nats
         else (lambda step: share * weight(step)),
         tau=_saturation_tau(read, form, size),
+    )
+
+
+def first_step(read: Fields) -> int:
+    """The step at which the negative phase begins: a whole number of dispatches."""
+    share = read("train.denoise_share", at_least=0, below=1)
+    dispatch = read("train.steps_per_dispatch", at_least=1)
+    return round(share * read("train.num_steps", at_least=1) / dispatch) * dispatch
+
+
+def _weight(read: Fields):
+    maximum, first = read("loss.weight", at_least=0), first_step(read)
+    num_steps = read("loss.warmup", at_least=0)
+    return lambda step: losses.warmup(
+        jnp.maximum(step - first, 0), maximum=maximum, num_steps=num_steps
     )
 
 

@@ -56,17 +56,18 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
 def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainState:
     """Steps until the end, an interrupt, or an early stop."""
     periods = experiment.periods
-    dispatch = experiment.dispatch()
+    first = experiment.contrast_from
+    dispatches = [experiment.dispatch(with_negatives=late) for late in (False, True)]
     step, pending, meter = step_of(state), [], _Meter()
     while step < periods.num_steps and not interrupt.is_set:
         if _should_stop_early(logs.rows, periods.patience):
             break
-        state, metrics = dispatch(state)
+        state, metrics = dispatches[step >= first](state)
         step += periods.steps_per_dispatch
         pending.append(metrics)
         is_last = step >= periods.num_steps
         is_eval = step % periods.eval_every == 0 or is_last
-        if step % periods.log_every == 0 or is_eval:
+        if step % periods.log_every == 0 or is_eval or step == first:
             row = summarize(pending, first_step=step - _length(pending))
             row |= {"step": step, "steps_per_second": meter.rate(_length(pending))}
             pending = []

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ired_jax import diffusion, losses
 from ired_jax.diffusion import Schedule
-from ired_jax.samplers import descent, langevin
+from ired_jax.samplers import descent, inference, langevin
 from ired_jax.types import Array, Batch, EnergyFn
 
 LandscapeAt = Callable[[Array, Array], EnergyFn]  # (x [Dx], t ()) -> (y [D] -> ())
@@ -110,6 +110,68 @@ def adversarial(
         return _renoise(schedule, rows, y, bounds), info
 
     return Strategy(_noised_start(schedule, scale), refine)
+
+
+def on_trajectory(
+    schedule: Schedule,
+    *,
+    bounds: float,
+    num_steps: int,
+    unit: Callable[[Array], Array],
+) -> Strategy:
+    """Where inference is after each row's level, noised with the positive's eps.
+
+    The answers that the model itself gives, false minima included. Once they are right,
+    y- is y+ and the pair says nothing: no other strategy has that. Inference begins at
+    noise, whatever a row's level, and all levels are run, those below it too.
+
+    Args:
+      schedule: the levels.
+      bounds: half-width of the box that holds the answers.
+      num_steps: descent steps a level.
+      unit: t () -> E in units of the landscape's energy (nats: s_t), ().
+    """
+
+    def start(key, rows, progress):
+        del progress
+        _assert_rows(rows, rows["y0"])
+        return jax.random.normal(key, rows["y0"].shape)
+
+    def refine(key, landscape, rows, y, progress):
+        del key, progress
+        _assert_rows(rows, y)
+
+        def one(x, t, y):
+            _, info = inference.solve_from(
+                y,
+                _Levels(landscape, unit, x),
+                schedule,
+                num_steps=num_steps,
+                bounds=bounds,
+                trace=True,
+            )
+            return info.answers[schedule.num_levels - 1 - t], jnp.mean(info.acceptance)
+
+        y0, acceptance = jax.vmap(one)(rows["x"], rows["t"], y)
+        end = _q_sample(schedule, y0, rows["t"], rows["eps"])
+        return end, ChainInfo(acceptance, jnp.sqrt(jnp.mean((end - y) ** 2, axis=1)))
+
+    return Strategy(start, refine)
+
+
+class _Levels(NamedTuple):
+    """The landscapes E of one x for `inference.solve`, from those that refine has."""
+
+    landscape: LandscapeAt
+    unit: Callable[[Array], Array]
+    x: Array
+
+    def __call__(self, y: Array, t: Array) -> Array:
+        return self.at(t)(y)
+
+    def at(self, t: Array) -> EnergyFn:
+        energy_fn = self.landscape(self.x, t)
+        return lambda y: self.unit(t) * energy_fn(y)
 
 
 def mixed(first: Strategy, second: Strategy, *, share: float) -> Strategy:

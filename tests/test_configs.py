@@ -76,6 +76,7 @@ OTHER_VALUES = {
     "train.num_seeds": (2, "none", {}),
     "train.batch_size": (9, "none", {}),
     "train.num_steps": (45, "none", {}),
+    "train.denoise_share": (0.5, "cd_full", {}),
     "train.learning_rate": (1e-3, "none", {}),
     "train.lr_schedule": ("constant", "none", {}),
     "train.lr_warmup": (2, "none", {}),

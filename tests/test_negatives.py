@@ -44,6 +44,12 @@ def stepped_landscape(x, t):
     return lambda y: landscape_in_nats(x, t)(y) + jnp.sum(jnp.floor(3 * y))
 
 
+def trajectory(num_steps=2, unit=lambda t: toys.schedule().s[t]):
+    return negatives.on_trajectory(
+        toys.schedule(), bounds=BOUNDS, num_steps=num_steps, unit=unit
+    )
+
+
 def make_strategies():
     """Every strategy, with the step sizes that belong to a landscape in nats."""
     levels = toys.schedule()
@@ -59,6 +65,7 @@ def make_strategies():
         "nce_random": negatives.nce_random(levels, bounds=BOUNDS),
         "nce_noise": noise,
         "adversarial": descent,
+        "on_trajectory": trajectory(),
         "mixed": negatives.mixed(noise, descent, share=0.7),
         "langevin": toys.langevin(),
         "langevin_adjusted": toys.langevin(adjusted=True),
@@ -207,6 +214,36 @@ def test_adversarial_never_raises_the_energy_before_it_is_renoised():
         return np.sum((point - column(A, t) * rows["y0"]) ** 2 / column(S, t) ** 2, 1)
 
     assert np.all(energy(before_noise) < energy(np.clip(start, -limit, limit)))
+
+
+@pytest.mark.parametrize("in_nats", [True, False])
+def test_a_trajectory_gives_the_models_own_answer_of_each_level_noised(in_nats):
+    # A false minimum that moves with the level: x + .02 t - .1.
+    levels, rows = toys.schedule(), make_rows(40)
+
+    def landscape(x, t):
+        wrong = x + 0.02 * t - 0.1
+        scale = levels.s[t] if in_nats else 1.0
+        return lambda y: (
+            jnp.sum((y - levels.a[t] * wrong) ** 2) / (2 * levels.s[t] * scale)
+        )
+
+    unit = (lambda t: levels.s[t]) if in_nats else jnp.ones_like
+    start, y, info = run(trajectory(unit=unit), rows, landscape)
+    t = rows["t"]
+    wrong = rows["y0"] + 0.02 * t[:, None] - 0.1
+    expected = column(A, t) * wrong + column(S, t) * rows["eps"]
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-4)
+    moved = np.sqrt(np.mean((expected - start) ** 2, axis=1))
+    np.testing.assert_allclose(info.displacement, moved, rtol=1e-4)
+
+
+def test_on_the_ideal_landscape_a_trajectory_ends_at_the_positive():
+    rows = make_rows(40)
+    _, y, _ = run(trajectory(), rows)
+    t = rows["t"]
+    positive = column(A, t) * rows["y0"] + column(S, t) * rows["eps"]
+    np.testing.assert_allclose(y, positive, rtol=0, atol=1e-4)
 
 
 def test_each_row_is_clamped_at_the_bound_of_its_own_level():

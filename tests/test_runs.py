@@ -90,6 +90,25 @@ def test_a_finished_run_is_complete_on_disk(finished):
     chex.assert_trees_all_equal(last_state(directory, config), state)
 
 
+def test_late_shaping_denoises_first_and_has_negatives_afterwards(tmp_path):
+    """Up to its own phase, the run is bit for bit the one without negatives."""
+    options = EVERY_STEP | {"train__num_steps": 4, "train__log_every": 4}
+    late = tiny.get_config("late", train__denoise_share=0.5, **options)
+    train_and_evaluate(late, tmp_path / "late")
+    train_and_evaluate(tiny.get_config("none", **options), tmp_path / "none")
+    late_rows, rows = (read_rows(tmp_path / name) for name in ("late", "none"))
+    assert [row["step"] for row in late_rows] == [2, 3, 4]  # a line where it begins
+    assert [row["step"] for row in rows] == [3, 4]
+    assert ["margin" in row for row in late_rows] == [False, True, True]
+    steps = {}
+    for name, share in (("late", 0.5), ("none", 0.0)):
+        config = tiny.get_config(name, **options, train__denoise_share=share)
+        experiment = build(config)
+        run = experiment.dispatch(with_negatives=False)
+        steps[name] = run.lower(experiment.init_state()).as_text()
+    assert steps["late"] == steps["none"]
+
+
 def test_three_steps_and_three_more_are_six_steps_bit_for_bit(finished, tmp_path):
     directory, config, state = finished
     # The cosine and the ramps know the length of the run: it is 6 in both, and the

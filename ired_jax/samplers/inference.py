@@ -32,12 +32,7 @@ def solve(
     energy_fn: LandscapeFn,
     schedule: Schedule,
     y_shape: tuple[int, ...],
-    *,
-    num_steps: int,
-    bounds: Array | float,
-    double_steps: bool = False,
-    tolerance: Array | float | None = None,
-    trace: bool = False,
+    **options,
 ) -> tuple[Array, SolveInfo]:
     """Answers one x: y ~ N(0, I), then for t = T-1 .. 0 denoise and descend.
 
@@ -51,6 +46,30 @@ def solve(
       energy_fn: (y [D], t ()) -> (); its `at(t)`, if any, is used for each level.
       schedule: the T levels.
       y_shape: (D,).
+      **options: those of `solve_from`.
+
+    Returns:
+      y_0 [D], and `SolveInfo`.
+    """
+    return solve_from(jax.random.normal(key, y_shape), energy_fn, schedule, **options)
+
+
+def solve_from(
+    y: Array,
+    energy_fn: LandscapeFn,
+    schedule: Schedule,
+    *,
+    num_steps: int,
+    bounds: Array | float,
+    double_steps: bool = False,
+    tolerance: Array | float | None = None,
+    trace: bool = False,
+) -> tuple[Array, SolveInfo]:
+    """As `solve`, from a given y [D] at level T-1.
+
+    Args:
+      y: [D], the start.
+      energy_fn, schedule: as in `solve`.
       num_steps: descent steps a level, static, at least 0.
       bounds: half-width of the box that holds the answers.
       double_steps: double the step from each level's second step on, as the released
@@ -63,7 +82,6 @@ def solve(
     Returns:
       y_0 [D], and `SolveInfo`.
     """
-    y = jax.random.normal(key, y_shape)
     chex.assert_rank(y, 1)
     scale = jnp.where(jnp.arange(num_steps) > 0, 2.0, 1.0) if double_steps else 1.0
     at = getattr(energy_fn, "at", None) or (lambda t: partial(energy_fn, t=t))
