@@ -19,6 +19,7 @@ DEFAULTS = {
         "layers": 7,  # matrix: product layers on x, >= 1
         "outputs": 2,  # matrix: maps whose squared norms are summed, >= 1
         "reach": "products",  # matrix: products (y is seen through x), direct
+        "answer_layers": 0,  # matrix: products in y, degree 2^(1 + layers), >= 0
         "width": 512,  # mlp: hidden units, >= 1
         "head": "squared_norm",  # mlp: squared_norm (E = |out|^2), scalar (E = out)
     },

@@ -103,6 +103,7 @@ ENERGIES = {
         layers=read("energy.layers", at_least=1),
         outputs=read("energy.outputs", at_least=1),
         reach=read("energy.reach", one_of=("products", "direct")),
+        answer_layers=read("energy.answer_layers", at_least=0),
     ),
     "mlp": lambda read, task: make_mlp(
         task.x_size,

@@ -22,6 +22,7 @@ from tests import (
     test_configs,
     test_descent,
     test_diffusion,
+    test_energies,
     test_inference,
     test_losses,
     test_negatives,
@@ -577,6 +578,15 @@ MUTANTS = (
             "(y + schedule.s[t] * grad) / schedule.a[t]",
         ),
         test_diffusion.test_the_noise_as_gradient_gives_back_the_start,
+    ),
+    # Energies
+    Mutant(
+        "energies",
+        "the stack of the answer multiplied entry by entry",
+        "ired_jax.energies.products",
+        one("z @ mix(layer.right, stack)", "z * mix(layer.right, stack)"),
+        test_energies.test_value_and_input_gradient_equal_the_float64_oracle,
+        {"row": test_energies.ANSWER_ROW},
     ),
     # The run
     Mutant(

@@ -100,15 +100,32 @@ def matrix_energy(params, x, y, t, *, is_direct):
     time = np.concatenate([np.sin(t * frequency), np.cos(t * frequency)])
     gains = params["gains"]
     gain = 1 + affine(gains["Dense_1"], swish(affine(gains["Dense_0"], time)))
-    total = 0
-    for d in range(len(left)):
-        for_y, for_offset = gain[d], gain[len(left) + d]
-        out = [
-            for_y * (left[d] @ m + m @ right[d]) - for_offset * offset[d] / scale
-            for m in np.reshape(y, (-1, n, n))
+    layers = [
+        params[f"answer_{layer}"]
+        | {"maps": _mix(params[f"answer_{layer}"]["maps"], maps + base)}
+        for layer in range(sum(name.startswith("answer_") for name in params))
+    ]
+    values = []
+    for m in np.reshape(y, (-1, n, n)):
+        stack = [
+            gain[d] * (left[d] @ m + m @ right[d])
+            - gain[len(left) + d] * offset[d] / scale
+            for d in range(len(left))
         ]
-        total = total + np.sum(np.square(out), axis=(1, 2))
-    return total
+        for layer in layers:
+            stack = _answer_layer(layer, stack)
+        values.append(sum(np.sum(np.square(o)) for o in stack))
+    return np.stack(values)
+
+
+def _answer_layer(layer, stack):
+    """O_d + sum_c M_dc Z_c Q_c + sum_c M_d,c+C Z_c G_c."""
+    z = _mix({"weight": layer["left"]}, stack)
+    q = _mix({"weight": layer["right"]}, stack)
+    products = [zc @ qc for zc, qc in zip(z, q, strict=True)]
+    products += [zc @ gc for zc, gc in zip(z, layer["maps"], strict=True)]
+    added = _mix({"weight": layer["out"]}, products)
+    return [old + new for old, new in zip(stack, added, strict=True)]
 
 
 def _mix(layer, maps):

@@ -32,6 +32,7 @@ OTHER_VALUES = {
     "energy.layers": (2, "none", {}),
     "energy.outputs": (1, "none", {}),
     "energy.reach": ("direct", "none", {}),
+    "energy.answer_layers": (1, "none", {}),
     "energy.width": (9, "none", MLP),
     "energy.head": ("scalar", "none", MLP),
     "diffusion.schedule": ("linear", "none", {"diffusion__num_levels": 21}),

@@ -47,15 +47,22 @@ def _mlp_row(head, num_parameters):
     )
 
 
-def _matrix_row(reach):
-    channels, layers, outputs = 12, 7, 2
+def _matrix_row(reach, answer_layers=0):
+    channels, layers, outputs = (12, 7, 2) if answer_layers == 0 else (4, 2, 2)
     mixed = channels + 3  # the maps, and A, A^T, I
     count = 3 * channels + layers * (2 * mixed + channels) * channels
     count += 3 * mixed * outputs + 33 * 32 + 33 * 2 * outputs
     count += 2 * 2 * outputs if reach == "products" else 0
+    count += answer_layers * 4 * (mixed + 2 * outputs + 2 * outputs)
     return Row(
-        name=f"matrix {reach}",
-        make=lambda n: matrix.make_matrix(reach=reach),
+        name=f"matrix {reach}" + f" answer {answer_layers}" * (answer_layers > 0),
+        make=lambda n: matrix.make_matrix(
+            channels=channels,
+            layers=layers,
+            outputs=outputs,
+            reach=reach,
+            answer_layers=answer_layers,
+        ),
         oracle=partial(references.matrix_energy, is_direct=reach == "direct"),
         num_parameters=dict.fromkeys((2, 10, 20), count),
         fan_in=lambda n, layer: mixed,
@@ -70,11 +77,13 @@ def _mlp_count(outputs, width=512, inputs=800, time=128):
     return sum(fan_in * features + features for fan_in, features in layers)
 
 
+ANSWER_ROW = _matrix_row("products", answer_layers=2)
 ENERGIES = [
     _mlp_row("squared_norm", _mlp_count(400)),
     _mlp_row("scalar", _mlp_count(1)),
     _matrix_row("products"),
     _matrix_row("direct"),
+    ANSWER_ROW,
 ]
 energies = pytest.mark.parametrize("row", ENERGIES, ids=lambda row: row.name)
 
@@ -257,11 +266,15 @@ def test_the_reference_network_refuses_bad_sizes_and_heads_by_name(bad):
         mlp.make_mlp(**{"x_size": 4, "y_size": 4} | bad)
 
 
-@pytest.mark.parametrize("reach", ["products", "direct"])
-def test_the_matrix_energy_is_the_same_in_every_order_of_rows_and_columns(reach):
+@pytest.mark.parametrize(
+    "reach, layers", [("products", 0), ("direct", 0), ("direct", 1)]
+)
+def test_the_matrix_energy_is_the_same_in_every_order_of_rows_and_columns(
+    reach, layers
+):
     """E(P A P^T, P Y P^T, t) = E(A, Y, t), with A and Y of no symmetry."""
     n, rng = 6, np.random.default_rng(3)
-    energy, params, *_ = _case(_matrix_row(reach), n=n)
+    energy, params, *_ = _case(_matrix_row(reach, layers), n=n)
     a, y = jnp.float32(rng.normal(size=(2, n, n)))
     order = rng.permutation(n)
     energy_of = toys.jit(
@@ -271,6 +284,26 @@ def test_the_matrix_energy_is_the_same_in_every_order_of_rows_and_columns(reach)
     np.testing.assert_allclose(permuted, value, rtol=1e-4)
     wrong = energy_of(a[order][:, order], y)
     assert abs(wrong - value) > 1e-3 * abs(value)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_products_in_the_answer_and_nothing_else_make_a_second_minimum(layers):
+    """At n = 1 and one output E is O^2, or (p O + q O^2)^2: quartic, two minima."""
+    energy = matrix.make_matrix(layers=1, outputs=1, answer_layers=layers)
+    rng = np.random.default_rng(5)
+    shapes = jax.eval_shape(energy.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), shapes)
+    energy_fn = energy.bind(params, jnp.ones(1), jnp.int32(4))
+    y = jnp.linspace(-20, 20, 4001)[:, None]
+    slope = toys.jit(jax.vmap(jax.grad(energy_fn)))(y)[:, 0]
+    curvature = toys.jit(jax.vmap(jax.hessian(energy_fn)))(y)[:, 0, 0]
+    minima = np.sum((slope[:-1] < 0) & (slope[1:] >= 0))
+    assert minima == 1 + layers
+    if layers == 0:
+        np.testing.assert_allclose(curvature, curvature[0], rtol=1e-5)
+        assert curvature[0] > 0
+    else:
+        assert np.min(curvature) < 0 < np.max(curvature)
 
 
 def test_one_set_of_matrix_weights_serves_every_size():
@@ -295,7 +328,15 @@ def test_the_matrix_energy_scales_by_one_factor_with_the_units_of_its_input():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"channels": 0}, {"layers": 0}, {"outputs": 0}, {"reach": "far"}], ids=str
+    "bad",
+    [
+        {"channels": 0},
+        {"layers": 0},
+        {"outputs": 0},
+        {"reach": "far"},
+        {"answer_layers": -1},
+    ],
+    ids=str,
 )
 def test_the_matrix_energy_refuses_bad_sizes_by_name(bad):
     (field,) = bad

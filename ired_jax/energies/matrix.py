@@ -18,7 +18,13 @@ it decides what happens out of distribution: the minimum of E is then the soluti
 a learned linear system in Y, and descent refines the answer where the polynomials
 alone do not reach. `reach="direct"` puts B_d = D_d = I: as good in distribution, and
 then Y is compared with a learned feed-forward guess, however many steps are taken.
-Both are convex in y: they have no false minima for negatives to find.
+Both are convex in y: they have no false minima for negatives to find. With
+`answer_layers` > 0 the stack O is multiplied with itself before it is squared,
+
+    O <- O + M [(L O) @ (R O), (L O) @ G(A)],    O_d for channel d, @ by channel,
+
+L, R, M learned mixes of channels and G of maps of A: E is then a polynomial of degree
+2^(1 + answer_layers) in y, and no longer convex.
 
 Source: this project; the training objective is that of arXiv 2406.11179.
 """
@@ -29,61 +35,35 @@ import chex
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ired_jax.energies.products import (
+    AnswerLayer,
+    AnswerMixes,
+    Mix,
+    ProductLayer,
+    answer_layer,
+)
 from ired_jax.types import Array, Energy, EnergyFn, Params
 
 Reach = Literal["products", "direct"]
 LEVEL_WIDTH = 32
 MAX_PERIOD = 1e4
-PRODUCT_SCALE = 0.3
 GAIN_SCALE = 0.02
 
 
 class Condition(NamedTuple):
-    """The parts of E that depend on x and t only.
+    """The parts of E that do not depend on y.
 
     Attributes:
       left: [outputs, n, n], multiplies Y from the left.
       right: [outputs, n, n], multiplies Y from the right.
       offset: [outputs, n, n], what the products are compared with.
+      answer: the layers on O, from the first to the last.
     """
 
     left: Array
     right: Array
     offset: Array
-
-
-class Mix(nn.Module):
-    """Mixes maps across channels, entry by entry: [c, n, n] -> [features, n, n].
-
-    Weights start normal with standard deviation `scale / sqrt(c)`; there is no bias,
-    because a constant that is equivariant is a multiple of I, and I is a channel.
-    """
-
-    features: int
-    scale: float = 1.0
-
-    @nn.compact
-    def __call__(self, maps: Array) -> Array:
-        channels = maps.shape[0]
-        init = nn.initializers.normal(self.scale * channels**-0.5)
-        weight = self.param("weight", init, (self.features, channels))
-        return jnp.einsum("dc,cij->dij", weight, maps)
-
-
-class ProductLayer(nn.Module):
-    """H + Mix(Mix(X) @ Mix(X)) with X = [H, base]: H [c, n, n] -> [c, n, n].
-
-    The degree of H as a polynomial of A doubles. The product enters small, because
-    degrees multiply: at scale 1 the energies of the first steps are near 1e12.
-    """
-
-    @nn.compact
-    def __call__(self, maps: Array, base: Array) -> Array:
-        channels = maps.shape[0]
-        both = jnp.concatenate([maps, base])
-        left = Mix(channels, name="left")(both)
-        right = Mix(channels, name="right")(both)
-        return maps + Mix(channels, PRODUCT_SCALE, name="out")(left @ right)
+    answer: tuple[AnswerLayer, ...] = ()
 
 
 class LevelGains(nn.Module):
@@ -111,6 +91,7 @@ class MatrixProducts(nn.Module):
     layers: int
     outputs: int
     reach: Reach
+    answer_layers: int
 
     @nn.compact
     def __call__(self, x: Array, t: Array) -> Condition:
@@ -121,7 +102,12 @@ class MatrixProducts(nn.Module):
         maps = Mix(self.channels, name="input")(base)
         for layer in range(self.layers):
             maps = ProductLayer(name=f"product_{layer}")(maps, base)
-        return self._heads(jnp.concatenate([maps, base]), base[:2], scale, t)
+        maps = jnp.concatenate([maps, base])
+        answer = tuple(
+            AnswerMixes(self.outputs, name=f"answer_{layer}")(maps)
+            for layer in range(self.answer_layers)
+        )
+        return self._heads(maps, base[:2], scale, t)._replace(answer=answer)
 
     def _heads(self, maps: Array, a_maps: Array, scale: Array, t: Array) -> Condition:
         left = Mix(self.outputs, name="left")(maps)
@@ -138,15 +124,21 @@ class MatrixProducts(nn.Module):
 
 
 def energy_of(condition: Condition, y: Array) -> Array:
-    """E(y) = sum_d |left_d Y + Y right_d - offset_d|^2; y [n^2] -> ()."""
-    left, right, offset = condition
+    """E(y) = sum_d |O_d|^2, O_d = left_d Y + Y right_d - offset_d; y [n^2] -> ().
+
+    The answer layers, if any, act on O before it is squared.
+    """
+    left, right, offset, answer = condition
     outputs, n, _ = left.shape
     matrix = as_matrix(y)
     # Two plain products over stacked maps: a batched one is several times slower.
     from_left = (left.reshape(outputs * n, n) @ matrix).reshape(outputs, n, n)
     stacked = right.transpose(1, 0, 2).reshape(n, outputs * n)
     from_right = (matrix @ stacked).reshape(n, outputs, n).transpose(1, 0, 2)
-    return jnp.sum((from_left + from_right - offset) ** 2)
+    stack = from_left + from_right - offset
+    for layer in answer:
+        stack = answer_layer(layer, stack)
+    return jnp.sum(stack**2)
 
 
 def spectral_bound(a: Array) -> Array:
@@ -173,6 +165,7 @@ def make_matrix(
     layers: int = 7,
     outputs: int = 2,
     reach: Reach = "products",
+    answer_layers: int = 0,
 ) -> Energy:
     """Makes the matrix energy. Its parameters do not depend on n.
 
@@ -181,10 +174,11 @@ def make_matrix(
       layers: product layers on A; the degree in A is up to 2^layers.
       outputs: maps whose squared norms are summed.
       reach: `products` (Y is seen through its products with A) or `direct`.
+      answer_layers: product layers on the stack O; the degree in Y is 2^(1 + layers).
 
     Returns:
       The energy; x and y are [n^2] float32 for any n >= 1, the same in both, t an
-      integer (). E >= 0, convex and quadratic in y.
+      integer (). E >= 0; without answer layers convex and quadratic in y.
 
     Raises:
       ValueError: a size that is not positive, or an unknown reach.
@@ -194,9 +188,11 @@ def make_matrix(
             f"channels={channels}, layers={layers}, outputs={outputs}: "
             "all must be at least 1"
         )
+    if answer_layers < 0:
+        raise ValueError(f"answer_layers={answer_layers}: must be at least 0")
     if reach not in ("products", "direct"):
         raise ValueError(f"reach={reach!r}: allowed are 'products' and 'direct'")
-    network = MatrixProducts(channels, layers, outputs, reach)
+    network = MatrixProducts(channels, layers, outputs, reach, answer_layers)
 
     def init(key: Array) -> Params:
         return network.init(key, jnp.zeros(1), jnp.int32(0))["params"]
