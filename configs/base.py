@@ -22,6 +22,7 @@ DEFAULTS = {
         "answer_layers": 0,  # matrix: products in y, degree 2^(1 + layers), >= 0
         "width": 512,  # mlp: hidden units, >= 1
         "head": "squared_norm",  # mlp: squared_norm (E = |out|^2), scalar (E = out)
+        "spectral_norm": False,  # every weight matrix over its largest singular value
     },
     "diffusion": {
         "schedule": "cosine",  # cosine, linear (linear: more than 20 levels)

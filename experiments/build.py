@@ -20,6 +20,7 @@ from ired_jax import diffusion, training
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.matrix import make_matrix
 from ired_jax.energies.mlp import make_mlp
+from ired_jax.energies.spectral import normalise
 from ired_jax.tasks.base import Task
 from ired_jax.tasks.inverse import make_inverse
 from ired_jax.training import Contrast, Problem, TrainState
@@ -135,7 +136,8 @@ def build_task(read: Fields) -> Task:
 
 
 def build_energy(read: Fields, task: Task) -> Energy:
-    return ENERGIES[read("energy.name", one_of=tuple(ENERGIES))](read, task)
+    energy = ENERGIES[read("energy.name", one_of=tuple(ENERGIES))](read, task)
+    return normalise(energy) if read("energy.spectral_norm") else energy
 
 
 def build_evaluation(read: Fields) -> Evaluation:

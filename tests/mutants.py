@@ -28,6 +28,7 @@ from tests import (
     test_negatives,
     test_replay,
     test_runs,
+    test_spectral,
     test_training,
     tiny,
 )
@@ -587,6 +588,41 @@ MUTANTS = (
         one("z @ mix(layer.right, stack)", "z * mix(layer.right, stack)"),
         test_energies.test_value_and_input_gradient_equal_the_float64_oracle,
         {"row": test_energies.ANSWER_ROW},
+    ),
+    Mutant(
+        "energies",
+        "a weight matrix divided by its Frobenius norm",
+        "ired_jax.energies.spectral",
+        one("leaf / jnp.maximum(next(sigmas), FLOOR)", "leaf / jnp.linalg.norm(leaf)"),
+        test_spectral.test_every_weight_matrix_of_an_energy_is_normalised,
+        {"energy": test_spectral.ENERGIES[0]},
+    ),
+    Mutant(
+        "energies",
+        "a weight matrix divided by the square of its singular value",
+        "ired_jax.energies.spectral",
+        one(
+            "jnp.maximum(next(sigmas), FLOOR)", "jnp.maximum(next(sigmas) ** 2, FLOOR)"
+        ),
+        test_spectral.test_every_weight_matrix_of_an_energy_is_normalised,
+        {"energy": test_spectral.ENERGIES[0]},
+    ),
+    Mutant(
+        "energies",
+        "no gradient through the singular value",
+        "ired_jax.energies.spectral",
+        one("zip(us, weights, vs, strict=True)", "zip(us, held, vs, strict=True)"),
+        test_spectral.test_the_gradient_of_the_singular_value_is_that_of_finite_differences,
+    ),
+    Mutant(
+        "energies",
+        "the power iteration done again at every step of a chain",
+        "ired_jax.energies.spectral",
+        one(
+            "return energy.bind(normalised(params, num_iterations), x, t)",
+            "return lambda y: apply(params, x, y, t)",
+        ),
+        test_spectral.test_the_iteration_is_done_once_for_all_rows_and_outside_the_chain,
     ),
     # The run
     Mutant(

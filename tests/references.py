@@ -134,6 +134,20 @@ def _mix(layer, maps):
     ]
 
 
+def spectrally_normalised(params):
+    """Every matrix over its largest singular value, by a full decomposition.
+
+    The singular vectors are those of the real part, so complex steps go through
+    sigma = u' W v: the theorem of first-order perturbation.
+    """
+    if isinstance(params, dict):
+        return {name: spectrally_normalised(leaf) for name, leaf in params.items()}
+    if params.ndim != 2:
+        return params
+    u, _, vt = np.linalg.svd(np.real(params))
+    return params / (u[:, 0] @ params @ vt[0])
+
+
 def input_gradient(value, y, step=1e-30):
     """dE/dy by complex steps: exact to rounding. `value` maps [N, D] to [N]."""
     return np.imag(value(y + 1j * step * np.eye(len(y)))) / step

@@ -35,6 +35,7 @@ OTHER_VALUES = {
     "energy.answer_layers": (1, "none", {}),
     "energy.width": (9, "none", MLP),
     "energy.head": ("scalar", "none", MLP),
+    "energy.spectral_norm": (True, "none", MLP),
     "diffusion.schedule": ("linear", "none", {"diffusion__num_levels": 21}),
     "diffusion.num_levels": (11, "cd_full", {}),
     "sampler.num_steps": (3, "cd_full", {}),

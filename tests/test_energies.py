@@ -12,7 +12,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from ired_jax import types
-from ired_jax.energies import matrix, mlp
+from ired_jax.energies import matrix, mlp, spectral
 from tests import references, toys
 
 N = 3  # matrices of the small cases
@@ -44,6 +44,26 @@ def _mlp_row(head, num_parameters):
         fan_in=fan_in,
         is_positive=head == "squared_norm",
         is_uniform=True,
+    )
+
+
+def _spectral_row(width=16):
+    """Small matrices, and steps enough that sigma is exact."""
+    plain = _mlp_row("squared_norm", None)
+
+    def oracle(params, *args, **kwargs):
+        return plain.oracle(references.spectrally_normalised(params), *args, **kwargs)
+
+    def make(n):
+        energy = mlp.make_mlp(n * n, n * n, width=width)
+        return spectral.normalise(energy, num_iterations=300)
+
+    return plain._replace(
+        name="mlp spectrally normalised",
+        make=make,
+        oracle=oracle,
+        num_parameters={20: _mlp_count(400, width)},
+        fan_in=partial(plain.fan_in, width=width),
     )
 
 
@@ -84,6 +104,7 @@ ENERGIES = [
     _matrix_row("products"),
     _matrix_row("direct"),
     ANSWER_ROW,
+    _spectral_row(),
 ]
 energies = pytest.mark.parametrize("row", ENERGIES, ids=lambda row: row.name)
 
