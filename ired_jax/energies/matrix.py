@@ -119,7 +119,8 @@ class MatrixProducts(nn.Module):
         gains = LevelGains(2 * self.outputs, name="gains")(t)[:, None, None]
         gain_y, gain_offset = jnp.split(gains, 2)
         # Y has the units of 1 / A: with the offset over `scale`, E of (A, Y) and of
-        # (k A, Y / k) differ by the factor k^-2 alone.
+        # (k A, Y / k) differ by the factor k^-2 alone (not with products in Y, whose
+        # units are others).
         return Condition(gain_y * left, gain_y * right, gain_offset * offset / scale)
 
 
