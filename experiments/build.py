@@ -111,6 +111,7 @@ ENERGIES = {
         task.y_size,
         width=read("energy.width", at_least=1),
         head=read("energy.head", one_of=("squared_norm", "scalar")),
+        num_levels=read("diffusion.num_levels", at_least=1),
     ),
 }
 

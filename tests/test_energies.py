@@ -47,6 +47,20 @@ def _mlp_row(head, num_parameters):
     )
 
 
+def _table_row(width=16):
+    """All levels computed at once, a row's own taken."""
+    row = _mlp_row("squared_norm", _mlp_count(400, width))
+
+    def make(n):
+        return mlp.make_mlp(n * n, n * n, width=width, num_levels=10)
+
+    return row._replace(
+        name="mlp with a table of levels",
+        make=make,
+        fan_in=partial(row.fan_in, width=width),
+    )
+
+
 def _spectral_row(width=16):
     """Small matrices, and steps enough that sigma is exact."""
     plain = _mlp_row("squared_norm", None)
@@ -105,7 +119,7 @@ ENERGIES = [
     _matrix_row("direct"),
 ]
 # Variants of these: what differs is their mathematics, and that is what they run.
-VARIANTS = [ANSWER_ROW, _spectral_row()]
+VARIANTS = [ANSWER_ROW, _spectral_row(), _table_row()]
 energies = pytest.mark.parametrize("row", ENERGIES, ids=lambda row: row.name)
 and_variants = pytest.mark.parametrize(
     "row", ENERGIES + VARIANTS, ids=lambda row: row.name

@@ -38,20 +38,22 @@ def sinusoid(t: Array, width: int = TIME_WIDTH) -> Array:
     """Sine, then cosine, of the integer level at width / 2 frequencies.
 
     Args:
-      t: the level, integer, shape ().
+      t: levels, integer, shape [...].
       width: even number of features.
 
     Returns:
-      [width] float32.
+      [..., width] float32.
     """
     half = width // 2
     frequencies = jnp.exp(-jnp.arange(half) * (jnp.log(MAX_PERIOD) / (half - 1)))
-    phase = t.astype(jnp.float32) * frequencies
-    return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
+    phase = jnp.expand_dims(t, -1).astype(jnp.float32) * frequencies.reshape(
+        *[1] * t.ndim, half
+    )
+    return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
 
 
 class TimeEmbedding(nn.Module):
-    """sinusoid -> Linear -> exact GELU -> Linear; t () -> [width]."""
+    """sinusoid -> Linear -> exact GELU -> Linear; t [...] -> [..., width]."""
 
     width: int = TIME_WIDTH
 
@@ -68,6 +70,7 @@ class MLP(nn.Module):
     y_size: int
     width: int
     head: Head
+    num_levels: int | None
 
     def setup(self):
         fan_in = self.x_size + self.y_size
@@ -82,10 +85,21 @@ class MLP(nn.Module):
 
     def condition(self, x: Array, t: Array) -> tuple[Array, ...]:
         """First-layer part of x; gain and bias of each modulated layer: [width]."""
-        time = self.time(t)
-        gain2, bias2 = jnp.split(self.modulate2(time), 2)
-        gain3, bias3 = jnp.split(self.modulate3(time), 2)
+        if self.num_levels is None:
+            modulation = self.modulation(t)
+        else:
+            # Nothing here depends on the row: under vmap the table is made once for
+            # all rows, and so is its gradient.
+            table = self.modulation(jnp.arange(self.num_levels))
+            modulation = [of_levels[t] for of_levels in table]
+        gain2, bias2, gain3, bias3 = modulation
         return self.fc1_x(x), 1.0 + gain2, bias2, 1.0 + gain3, bias3
+
+    def modulation(self, t: Array) -> list[Array]:
+        """Gain and bias of the second and of the third layer, [..., width] each."""
+        time = self.time(t)
+        both = self.modulate2(time), self.modulate3(time)
+        return [part for out in both for part in jnp.split(out, 2, axis=-1)]
 
     def energy(self, condition: tuple[Array, ...], y: Array) -> Array:
         """E(y) given the parts that `condition` computed."""
@@ -102,7 +116,12 @@ class MLP(nn.Module):
 
 
 def make_mlp(
-    x_size: int, y_size: int, *, width: int = 512, head: Head = "squared_norm"
+    x_size: int,
+    y_size: int,
+    *,
+    width: int = 512,
+    head: Head = "squared_norm",
+    num_levels: int | None = None,
 ) -> Energy:
     """Makes the reference energy.
 
@@ -111,6 +130,8 @@ def make_mlp(
       y_size: elements of the answer y.
       width: units of each hidden layer (512 in the published network).
       head: `squared_norm` (E = |out|^2 >= 0) or `scalar` (E = out).
+      num_levels: T, if all levels are in [0, T): what depends on the level alone is
+        then computed once a level and not once a row, with the same result.
 
     Returns:
       The energy; x is [x_size], y is [y_size], both float32, t an integer ().
@@ -124,7 +145,7 @@ def make_mlp(
         )
     if head not in ("squared_norm", "scalar"):
         raise ValueError(f"head={head!r}: allowed are 'squared_norm' and 'scalar'")
-    network = MLP(x_size, y_size, width, head)
+    network = MLP(x_size, y_size, width, head, num_levels)
 
     def init(key: Array) -> Params:
         x, y = jnp.zeros(x_size), jnp.zeros(y_size)
