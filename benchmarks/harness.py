@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ired_jax.precision import FORMATS
+
 OUT = Path(__file__).parent / "out"
 OURS = "ired_jax"
 MATRIX = "matrix"
@@ -104,7 +106,8 @@ def start(flags: argparse.Namespace) -> argparse.Namespace:
     if flags.quick:
         flags.repeats = min(flags.repeats, 3)
     jax.config.update("jax_platforms", "cpu" if flags.device == "cpu" else "cuda")
-    jax.config.update("jax_default_matmul_precision", flags.precision)
+    told = FORMATS[flags.precision].precision.name.lower()
+    jax.config.update("jax_default_matmul_precision", told)
     try:
         device = jax.devices()[0]
     except RuntimeError as error:

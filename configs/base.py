@@ -77,6 +77,12 @@ DEFAULTS = {
         "clamp": 0.0,  # cd: pairs whose gap exceeds it (nats/element) rest; 0: no
         "penalty": 0.0,  # r of r mean((U+/D)^2 + (U-/D)^2); energy: w r (E+^2 + E-^2)
     },
+    # Operands of the energy's products: float32, tf32, bfloat16. Sums and all the rest
+    # are float32, as are filter, evaluation and solve. A CPU rounds and gains no time.
+    "precision": {
+        "chains": "float32",  # of the energy that negatives move on
+        "loss": "float32",  # of the energy in the losses, and of their gradients
+    },
     "train": {
         "num_seeds": 1,  # seeds seed, seed + 1, .. trained at once by vmap, >= 1
         "batch_size": 2048,  # B, >= 1

@@ -21,6 +21,7 @@ from ired_jax.diffusion import Schedule
 from ired_jax.energies.matrix import make_matrix
 from ired_jax.energies.mlp import make_mlp
 from ired_jax.energies.spectral import normalise
+from ired_jax.precision import FORMATS, in_precision
 from ired_jax.tasks.base import Task
 from ired_jax.tasks.inverse import make_inverse
 from ired_jax.training import Contrast, Problem, TrainState
@@ -160,8 +161,14 @@ def _build(read: Fields) -> Experiment:
         read("diffusion.num_levels", at_least=1),
     )
     energy = build_energy(read, task)
-    problem = Problem(task.train.draw, task.residual, energy, schedule)
-    contrast = build_contrast(read, task, schedule)
+    problem = Problem(
+        task.train.draw,
+        task.residual,
+        in_precision(energy, "float32"),
+        schedule,
+        loss_energy=in_precision(energy, read("precision.loss", one_of=tuple(FORMATS))),
+    )
+    contrast = build_contrast(read, task, schedule, energy)
     optimizer, periods = _optimizer(read), _periods(read)
     batch_size, first = read("train.batch_size", at_least=1), read("seed", at_least=0)
     make_step = partial(

@@ -12,8 +12,10 @@ from experiments.fields import Fields
 from ired_jax import diffusion, losses, negatives, training
 from ired_jax.diffusion import Schedule
 from ired_jax.negatives import Strategy
+from ired_jax.precision import FORMATS, in_precision
 from ired_jax.tasks.base import Task
 from ired_jax.training import Contrast
+from ired_jax.types import Energy
 
 STEP_MULTIPLE = 0.25  # of s_t^2, unadjusted chains: the width comes out 7 % too large
 ADJUSTED_STEP = 1.36  # D^(-1/3) s_t^2, adjusted chains: acceptance .57
@@ -53,7 +55,13 @@ PAIR_LOSSES = {
 }
 
 
-def build_contrast(read: Fields, task: Task, schedule: Schedule) -> Contrast | None:
+# Strategies whose negatives move on the energy.
+WITH_CHAINS = ("adversarial", "mixed", "on_trajectory", "langevin")
+
+
+def build_contrast(
+    read: Fields, task: Task, schedule: Schedule, energy: Energy
+) -> Contrast | None:
     name = read("negatives.strategy", one_of=tuple(STRATEGIES))
     forms = ("none", *PAIR_LOSSES)
     form = read("loss.contrastive", one_of=forms)
@@ -80,6 +88,7 @@ def build_contrast(read: Fields, task: Task, schedule: Schedule) -> Contrast | N
         levels=levels,
         num_rows=_num_rows(read, levels, schedule.num_levels),
         bounds=task.train.bounds,
+        chain_energy=_chain_energy(read, name, energy),
         level_weights=losses.level_weights(schedule.s, power=power) if power else None,
         in_nats=in_nats,
         replay=_replay(read, name, schedule.num_levels),
@@ -105,6 +114,12 @@ def _weight(read: Fields):
     return lambda step: losses.warmup(
         jnp.maximum(step - first, 0), maximum=maximum, num_steps=num_steps
     )
+
+
+def _chain_energy(read: Fields, strategy: str, energy: Energy) -> Energy | None:
+    if strategy not in WITH_CHAINS:
+        return None
+    return in_precision(energy, read("precision.chains", one_of=tuple(FORMATS)))
 
 
 def _num_rows(read: Fields, levels: tuple[int, int], num_levels: int) -> int:

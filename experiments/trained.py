@@ -11,6 +11,7 @@ from experiments.build import Experiment, build, build_energy, build_task
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
 from experiments.fields import Fields
+from ired_jax.precision import in_precision
 from ired_jax.types import Params
 
 CHECKPOINTS = ("last", "best")
@@ -65,7 +66,7 @@ def on_task(model: Trained, config: ConfigDict) -> Experiment:
       UserError: the trained parameters do not fit that size.
     """
     task, own = build_task(Fields(config)), model.experiment.task
-    energy = build_energy(Fields(model.config), task)
+    energy = in_precision(build_energy(Fields(model.config), task), "float32")
     wanted = jax.eval_shape(energy.init, jax.random.key(0))
     if _shapes(wanted) != _shapes(model.params):
         raise UserError(

@@ -74,6 +74,7 @@ class Contrast(NamedTuple):
     levels: tuple[int, int]  # first and last level of the phase, inclusive
     num_rows: int  # N
     bounds: float  # of the denoised negatives that the filter looks at
+    chain_energy: Energy | None = None  # what `refine` walks on; None: the problem's
     level_weights: Array | None = None  # [T]
     in_nats: bool = True  # U = E / s_t; else E itself stands for U
     replay: Replay | None = None
@@ -90,6 +91,7 @@ class Problem(NamedTuple):
     residual: Callable[[Array, Array], Array]
     energy: Energy
     schedule: Schedule
+    loss_energy: Energy | None = None  # the same in the losses' precision; None: energy
 
 
 def init_state(
@@ -222,13 +224,13 @@ def denoising_loss(
     problem: Problem, params: Params, batch: Batch
 ) -> tuple[Array, Metrics]:
     """mean |grad_y E(x, y_t, t) - eps|^2 over rows and elements."""
-
+    energy = problem.loss_energy or problem.energy
     chex.assert_rank([batch["x"], batch["y0"], batch["t"]], [2, 2, 1])
     chex.assert_equal_shape([batch["y0"], batch["eps"]])
 
     def one(x, y0, t, eps):
         y = diffusion.q_sample(problem.schedule, y0, t, eps)
-        grad = jax.grad(problem.energy, argnums=2)(params, x, y, t)
+        grad = jax.grad(energy, argnums=2)(params, x, y, t)
         return grad, diffusion.predict_start(problem.schedule, y, t, grad)
 
     grad, y0 = jax.vmap(one)(batch["x"], batch["y0"], batch["t"], batch["eps"])
@@ -263,11 +265,10 @@ def draw_pairs(
         )
         rows, y = _replayed_rows(contrast.replay, key, rings, rows, y, share, levels)
 
-    def energy_at(x, t):
-        return bind(problem.energy, state.params, x, t)
-
     def landscape(x, t):
-        energy_fn, scale = energy_at(x, t), _scale(contrast, schedule, t)
+        energy = contrast.chain_energy or problem.energy
+        energy_fn = bind(energy, state.params, x, t)
+        scale = _scale(contrast, schedule, t)
         return lambda y: energy_fn(y) / scale
 
     y, chain = contrast.strategy.refine(key(Stream.CHAIN), landscape, rows, y, progress)
@@ -277,7 +278,7 @@ def draw_pairs(
         "chain/displacement": jnp.mean(chain.displacement),
     }
     if contrast.residual_filter is not None:
-        extra, more = _filter(problem, contrast, energy_at, rows, state.thresholds)
+        extra, more = _filter(problem, contrast, state, rows)
         rows, metrics = rows | extra, metrics | more
     chex.assert_equal_shape([rows["y"], rows["y0"], rows["eps"]])
     q_sample = jax.vmap(partial(diffusion.q_sample, schedule))
@@ -295,7 +296,8 @@ def contrastive_loss(
     the expected loss is that of all levels with a mask.
     """
     x, t = pairs["x"], pairs["t"]
-    energy = jax.vmap(problem.energy, in_axes=(None, 0, 0, 0))
+    energy = problem.loss_energy or problem.energy
+    energy = jax.vmap(energy, in_axes=(None, 0, 0, 0))
     scale = _scale(contrast, problem.schedule, t)
     u_pos = energy(params, x, pairs["y_pos"], t) / scale
     u_neg = energy(params, x, pairs["y"], t) / scale
@@ -363,9 +365,13 @@ def _replayed_rows(spec, key, rings, rows, y, share, num_levels):
     return rows | chosen, _where(use, stored["y"], y)
 
 
-def _filter(problem, contrast, energy_at, rows, previous):
+def _filter(problem, contrast, state, rows):
     """keep [N] and thresholds [T], with the residuals' quantiles of each level."""
     spec, num_levels = contrast.residual_filter, problem.schedule.num_levels
+
+    def energy_at(x, t):
+        return bind(problem.energy, state.params, x, t)
+
     residual = negatives.filtered_residual(
         problem.schedule,
         problem.residual,
@@ -374,7 +380,7 @@ def _filter(problem, contrast, energy_at, rows, previous):
         bounds=contrast.bounds,
         denoised=spec.denoised,
     )
-    limits = negatives.thresholds(spec, residual, rows["t"], previous)
+    limits = negatives.thresholds(spec, residual, rows["t"], state.thresholds)
     keep = (residual >= limits[rows["t"]]).astype(jnp.float32)
     low, high = contrast.levels
     metrics = {"filter/kept": jnp.mean(keep)}

@@ -35,7 +35,11 @@ class InitFn(Protocol):
 
 
 class BindFn(Protocol):
-    """Does the work on x and t once: (params, x, t) -> (y -> ())."""
+    """Does the work on x and t once: (params, x, t) -> (y -> ()).
+
+    Returning a `jax.tree_util.Partial` over that work, it can be taken into the formats
+    of `precision`.
+    """
 
     def __call__(self, params: Params, x: Array, t: Array) -> EnergyFn: ...
 

@@ -26,6 +26,7 @@ from tests import (
     test_inference,
     test_losses,
     test_negatives,
+    test_precision,
     test_replay,
     test_runs,
     test_spectral,
@@ -204,6 +205,8 @@ REFINE = (
     "y, chain = contrast.strategy.refine"
     "(key(Stream.CHAIN), landscape, rows, y, progress)"
 )
+
+PLAIN_TO_A = "return to_a(cotangent, b, lax.Precision.HIGHEST)"
 
 MUTANTS = (
     # Gradient and sign of the contrastive term
@@ -623,6 +626,42 @@ MUTANTS = (
             "return lambda y: apply(params, x, y, t)",
         ),
         test_spectral.test_the_iteration_is_done_once_for_all_rows_and_outside_the_chain,
+    ),
+    # Precision
+    Mutant(
+        "precision",
+        "operands of the second kind not rounded",
+        "ired_jax.precision",
+        one("cut(b),", "b,"),
+        test_precision.test_value_and_gradients_are_those_of_products_of_rounded_operands,
+        {"name": "bfloat16", "part": "bind"},
+    ),
+    Mutant(
+        "precision",
+        "cotangents not rounded: the backward products in float32",
+        "ired_jax.precision",
+        one("return rounded(to_a, form)(cotangent, b)", PLAIN_TO_A),
+        test_precision.test_value_and_gradients_are_those_of_products_of_rounded_operands,
+        {"name": "bfloat16", "part": "bind"},
+    ),
+    Mutant(
+        "precision",
+        "chains in the precision of the evaluation",
+        "ired_jax.training",
+        one("contrast.chain_energy or problem.energy", "problem.energy"),
+        test_training.test_each_part_of_a_step_sees_its_own_energy,
+        {"part": "chain_energy"},
+    ),
+    Mutant(
+        "precision",
+        "evaluation in the precision of the loss",
+        "experiments.build",
+        one(
+            'in_precision(energy, "float32")',
+            'in_precision(energy, read("precision.loss"))',
+        ),
+        test_configs.test_a_precision_changes_the_step_and_not_the_evaluation,
+        {"field": "precision.loss"},
     ),
     # The run
     Mutant(

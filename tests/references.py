@@ -6,6 +6,7 @@ forms or from moments that follow the chain, probabilities from quadrature.
 
 from collections import deque
 from fractions import Fraction
+from functools import partial
 from math import floor
 
 import numpy as np
@@ -30,6 +31,26 @@ def schedule(kind, num_levels):
     alpha_bar = [np.prod([1 - b for b in beta[: i + 1]]) for i in range(num_levels)]
     beta, alpha_bar = np.array(beta), np.array(alpha_bar)
     return beta, alpha_bar, np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+
+
+# --- formats ----------------------------------------------------------------------
+
+
+def rounded(z, bits):
+    """z to nearest, ties to even, with `bits` stored bits of mantissa."""
+    mantissa, exponent = np.frexp(np.float64(z))
+    return np.ldexp(np.round(np.ldexp(mantissa, bits + 1)), exponent - bits - 1)
+
+
+def rounded_quadratic(weight, x, y, bits):
+    """E = |y W - x|^2 / 2, g = dE/dy and d(|g|^2 / 2)/dW, operands R-rounded."""
+    cut = partial(rounded, bits=bits)
+    out = cut(y) @ cut(weight) - x
+    grad = cut(out) @ cut(weight).T
+    # g = out W^T and out = y W - x:  dL/dW = g (x) out + y (x) dL/dout, dL/dout = g W
+    of_out = cut(grad) @ cut(weight)
+    of_weight = np.outer(cut(grad), cut(out)) + np.outer(cut(y), cut(of_out))
+    return np.sum(out**2) / 2, grad, of_weight
 
 
 # --- energies ---------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import harness, memory, sampler, systems, torch_baseline
+from benchmarks import harness, memory, precision, sampler, systems, torch_baseline
 from benchmarks.harness import Peer, Result
 from ired_jax import diffusion
 from ired_jax.samplers import descent
@@ -28,6 +28,18 @@ def _restore_precision():
 def make_flags(tmp_path=None, *extra):
     argv = [*TINY, *extra] + ([f"--out={tmp_path}"] if tmp_path else [])
     return harness.start(harness.parser("").parse_args(argv))
+
+
+@pytest.mark.parametrize("name, told", [("float32", "highest"), ("tf32", "high")])
+def test_a_precision_is_what_jax_is_told(name, told):
+    make_flags(None, f"--precision={name}")
+    assert jax.config.jax_default_matmul_precision == told
+
+
+def test_a_format_moves_the_chains_and_hardly():
+    ends = {name: precision.chain_ends(name, 4) for name in ("float32", "bfloat16")}
+    difference = np.max(np.abs(ends["bfloat16"] - ends["float32"]))
+    assert 1e-4 < difference < 0.1
 
 
 def test_peers_take_turns_after_one_warm_up_each():

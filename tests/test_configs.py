@@ -75,6 +75,8 @@ OTHER_VALUES = {
     "loss.level_power": (2.0, "cd_full", {}),
     "loss.clamp": (0.5, "cd_full", {}),
     "loss.penalty": (0.001, "cd_full", {}),
+    "precision.chains": ("bfloat16", "cd_full", {}),
+    "precision.loss": ("tf32", "none", {}),
     "train.num_seeds": (2, "none", {}),
     "train.batch_size": (9, "none", {}),
     "train.num_steps": (45, "none", {}),
@@ -101,6 +103,7 @@ OTHER_VALUES = {
     "eval.bounds": (1.5, "none", {}),
 }
 CHOICES = {"task.name": "addition", "energy.name": "none such"}
+CHOICES |= {"precision.loss": "float16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +148,15 @@ def test_a_field_changes_the_run(field):
     assert not all(same)
     if field.split(".")[0] not in ("seed", "eval", "train"):
         assert not (same[0] and same[1])  # the compiled step or inference itself
+
+
+@pytest.mark.parametrize("field", ["precision.chains", "precision.loss"])
+def test_a_precision_changes_the_step_and_not_the_evaluation(field):
+    value, name, needs = OTHER_VALUES[field]
+    before = tiny.get_config(name, **needs)
+    after = tiny.get_config(name, **(needs | {field.replace(".", "__"): value}))
+    same = [a == b for a, b in zip(of(before), of(after), strict=True)]
+    assert same == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize("name", tiny.NAMES)
@@ -193,6 +205,7 @@ BAD_VALUES = [
     ("none", "sampler.num_steps", 30, "would change nothing"),
     ("none", "loss.weight", 0.5, "would change nothing"),
     ("nce_noise", "replay.share", 0.5, "must be 0"),
+    ("nce_noise", "precision.chains", "tf32", "would change nothing"),
     ("cd_langevin", "replay.capacity", 5, "would change nothing"),
 ]
 

@@ -20,6 +20,7 @@ ROOMS = {
     "samplers": ("types", "diffusion", "samplers"),
     "replay": ("types",),
     "losses": ("types",),
+    "precision": ("types",),
     "tasks": ("types", "diffusion", "tasks.base"),
     "negatives": ("types", "diffusion", "losses", "samplers"),
 }

@@ -401,6 +401,48 @@ def test_the_step_moves_along_the_gradient_with_the_negatives_as_constants():
 # Negatives and their rows
 
 
+@pytest.mark.parametrize("part", ["energy", "loss_energy", "chain_energy"])
+def test_each_part_of_a_step_sees_its_own_energy(part):
+    """Filter, losses and chains in turn have an energy that must not be called."""
+
+    class Called(Exception):
+        pass
+
+    def refuse(*arguments):
+        raise Called
+
+    ideal = toys.ideal_energy()
+    energies = dict.fromkeys(("energy", "loss_energy", "chain_energy"), ideal)
+    energies[part] = Energy(ideal.init, refuse, refuse)
+    chain_energy = energies.pop("chain_energy")
+    problem = toys.problem(**energies)
+    spec = negatives.ResidualFilter("batch_quantile")
+    chains = toys.contrast(chain_energy=chain_energy)
+    _, state = toys.sgd_step(toys.contrast(residual_filter=spec))
+    batch = training.draw_batch(problem, state, toys.BATCH)
+    still = negatives.nce_noise(problem.schedule, scale=(1.0, 1.0), bounds=2.0)
+    calls = {
+        "energy": lambda: training.draw_pairs(
+            problem,
+            chains._replace(strategy=still, residual_filter=spec),
+            state,
+            batch,
+            0.0,
+        ),
+        "loss_energy": lambda: training.denoising_loss(problem, state.params, batch),
+        "loss_energy of pairs": lambda: training.contrastive_loss(
+            problem, chains, state.params, make_pairs(), state.step
+        ),
+        "chain_energy": lambda: training.draw_pairs(problem, chains, state, batch, 0.0),
+    }
+    for name, call in calls.items():
+        if name.startswith(part):
+            with pytest.raises(Called):
+                jax.eval_shape(call)
+        else:
+            jax.eval_shape(call)
+
+
 def draw_pairs(contrast, state, *, progress=0.0):
     problem = toys.problem()
 

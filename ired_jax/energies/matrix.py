@@ -34,6 +34,7 @@ from typing import Literal, NamedTuple
 import chex
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.tree_util import Partial
 
 from ired_jax.energies.products import (
     AnswerLayer,
@@ -131,6 +132,7 @@ def energy_of(condition: Condition, y: Array) -> Array:
     """
     left, right, offset, answer = condition
     outputs, n, _ = left.shape
+    chex.assert_shape(y, (n * n,))
     matrix = as_matrix(y)
     # Two plain products over stacked maps: a batched one is several times slower.
     from_left = (left.reshape(outputs * n, n) @ matrix).reshape(outputs, n, n)
@@ -200,13 +202,7 @@ def make_matrix(
 
     def bind(params: Params, x: Array, t: Array) -> EnergyFn:
         chex.assert_rank([x, t], [1, 0])
-        condition = network.apply({"params": params}, x, t)
-
-        def energy_fn(y: Array) -> Array:
-            chex.assert_equal_shape([x, y])
-            return energy_of(condition, y)
-
-        return energy_fn
+        return Partial(energy_of, network.apply({"params": params}, x, t))
 
     def apply(params: Params, x: Array, y: Array, t: Array) -> Array:
         return bind(params, x, t)(y)

@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.tree_util import Partial
 
 from ired_jax.types import Array, Energy, EnergyFn, Params
 
@@ -159,11 +160,10 @@ def make_mlp(
         chex.assert_shape(x, (x_size,))
         chex.assert_shape(t, ())
         condition = network.apply({"params": params}, x, t, method="condition")
+        return Partial(energy_at, params, condition)
 
-        def energy_fn(y: Array) -> Array:
-            chex.assert_shape(y, (y_size,))
-            return network.apply({"params": params}, condition, y, method="energy")
-
-        return energy_fn
+    def energy_at(params: Params, condition: tuple[Array, ...], y: Array) -> Array:
+        chex.assert_shape(y, (y_size,))
+        return network.apply({"params": params}, condition, y, method="energy")
 
     return Energy(init, apply, bind)
