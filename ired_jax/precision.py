@@ -7,7 +7,7 @@ accelerator compute (bfloat16 or tf32 operands, float32 sums). All the rest stay
 float32, and so do parameters, samples and states.
 
 The operands are rounded here, and an accelerator is told that it may use the faster
-unit. Naming the unit is not enough: a CPU has no tf32, and there XLA 0.10 takes the
+unit. Naming the unit is not enough: a CPU has no tf32, and there jaxlib 0.10 takes the
 rounding of `BF16_BF16_F32` out again as excess precision, or dies of it. So a format
 means the same everywhere: on a CPU it shows what it costs in accuracy, and gains no
 time. On an NVIDIA GPU float32 has to be asked for: the default of JAX is tf32.
