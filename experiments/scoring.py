@@ -39,11 +39,14 @@ def held_out(stream: Stream, split: Split, index: Array) -> tuple[Array, Array]:
 
 
 def solver(experiment: Experiment, evaluation: Evaluation, bounds: float) -> Callable:
-    """(params, x [B, Dx], index [B]) -> (y_0 [B, D], SolveInfo); jitted, vmapped."""
+    """(params, x [B, Dx], index [B], restart () = 0) -> (y_0 [B, D], SolveInfo).
+
+    Jitted and vmapped; each restart has start noise of its own.
+    """
     problem, size = experiment.problem, experiment.task.y_size
 
-    def one(params, x, index):
-        root = stream_key(jax.random.key(HELD_OUT_SEED), 0, Stream.EVAL_START)
+    def one(params, restart, x, index):
+        root = stream_key(jax.random.key(HELD_OUT_SEED), restart, Stream.EVAL_START)
         return inference.solve(
             jax.random.fold_in(root, index),
             Landscape(problem.energy, params, x),
@@ -55,18 +58,18 @@ def solver(experiment: Experiment, evaluation: Evaluation, bounds: float) -> Cal
             bounds=evaluation.bounds or bounds,
         )
 
-    def block(params, rows):
-        return jax.vmap(one, in_axes=(None, 0, 0))(params, *rows)
+    def block(params, restart, rows):
+        return jax.vmap(one, in_axes=(None, None, 0, 0))(params, restart, *rows)
 
     @jax.jit
-    def solve(params, x, index):
+    def solve(params, x, index, restart=0):
         # Products of other shapes round differently, an accepted step flips on the last
         # bit, and near float accuracy a score would follow its batch: every row is
         # solved among BLOCK rows. What is left is the row's place in its block.
         count, num_blocks = len(index), -(-len(index) // BLOCK)
         take = np.minimum(np.arange(num_blocks * BLOCK), count - 1)
         rows = x[take].reshape(num_blocks, BLOCK, -1), index[take].reshape(-1, BLOCK)
-        answers = jax.lax.map(partial(block, params), rows)
+        answers = jax.lax.map(partial(block, params, restart), rows)
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], answers)
 
     return solve
@@ -129,18 +132,28 @@ class Scorer:
         )
         return x, y
 
-    def rows(self, params: Params, split: str, num_examples: int) -> Rows:
-        """Answers to the held-out draws of `split`."""
-        return self.answers(params, split, *self.examples(split, num_examples))
+    def rows(
+        self, params: Params, split: str, num_examples: int, restart: int = 0
+    ) -> Rows:
+        """Answers to the held-out draws of `split`, from start noise `restart`."""
+        x, y = self.examples(split, num_examples)
+        return self.answers(params, split, x, y, restart)
 
-    def answers(self, params: Params, split: str, x: np.ndarray, y: np.ndarray) -> Rows:
+    def answers(
+        self,
+        params: Params,
+        split: str,
+        x: np.ndarray,
+        y: np.ndarray,
+        restart: int = 0,
+    ) -> Rows:
         """Answers to given rows, with the bounds of `split`."""
         parts = []
         for batch in self._batches(len(x)):
             # Filled up to whole blocks here: a compiler that saw it would share work.
             index = batch[0] + np.arange(-(-len(batch) // BLOCK) * BLOCK)
             take = np.minimum(index, len(x) - 1)
-            answer, info = self._solve[split](params, x[take], index)
+            answer, info = self._solve[split](params, x[take], index, restart)
             residual = self._residual(x[take], answer)
             steps = np.mean(info.steps, axis=1)
             figures = (answer, residual, info.energy, steps)

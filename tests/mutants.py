@@ -701,8 +701,8 @@ MUTANTS = (
         "start noise keyed by the place in the batch",
         "experiments.scoring",
         one(
-            "(params, x[take], index)\n            residual",
-            "(params, x[take], index - index[0])\n            residual",
+            "(params, x[take], index, restart)\n            residual",
+            "(params, x[take], index - index[0], restart)\n            residual",
         ),
         score_does_not_depend_on_the_batch,
     ),
