@@ -7,7 +7,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 from rich.table import Table
 from scipy import stats
@@ -15,6 +14,7 @@ from scipy import stats
 from experiments import cli, figures
 from experiments.errors import UserError
 from experiments.logs import read_rows, say
+from experiments.statistics import interval
 
 LAST_SHARE = 0.1  # of a run, over which the training metrics are averaged
 TRAINING = ("train/denoise_mse", "grad_norm_pos", "frac_sat", "margin", "filter/kept")
@@ -50,7 +50,7 @@ def seeds_table(runs: dict[str, Path]) -> Table:
         first = None
         for name, path in runs.items():
             values = _by_seed(path, metric)
-            mean, half = _interval(values)
+            mean, half = interval(values.values())
             cells = [metric, name, f"{mean:.3g} +- {half:.2g}"]
             if first is None:
                 first = values
@@ -67,17 +67,10 @@ def paired_ratio(
     if set(values) != set(first):
         raise UserError(f"{name}: has seeds {sorted(values)}, not {sorted(first)}")
     log_ratio = {seed: math.log(values[seed] / first[seed]) for seed in first}
-    mean, half = _interval(log_ratio)
+    mean, half = interval(log_ratio.values())
     p = stats.ttest_1samp(list(log_ratio.values()), 0.0).pvalue
     low, middle, high = (math.exp(mean + shift) for shift in (-half, 0, half))
     return f"{middle:.3g} [{low:.3g}, {high:.3g}]", f"{p:.2g}"
-
-
-def _interval(values: dict[str, float]) -> tuple[float, float]:
-    """Mean over seeds, and half the 95 % t-interval."""
-    sample = np.array(list(values.values()))
-    scale = sample.std(ddof=1) / len(sample) ** 0.5
-    return sample.mean(), stats.t.ppf(0.975, len(sample) - 1) * scale
 
 
 def _by_seed(path: Path, metric: str) -> dict[str, float]:
