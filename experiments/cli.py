@@ -74,6 +74,20 @@ def parse(
     return values
 
 
+def output_path(path: Path | str) -> Path:
+    """An output whose folder is there, made before the work and not after it.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={path} cannot be made: {error.strerror}") from error
+    return path
+
+
 def define_config(values: flags.FlagValues, *, required: bool = True) -> None:
     """--config=configs/name.py[:preset,preset], and --config.group.field=value."""
     config_flags.DEFINE_config_file(

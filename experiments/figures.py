@@ -67,7 +67,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def learning_curves(runs: dict[str, list[dict[str, float]]]) -> Figure:
     """One panel a group of metrics; with several runs, a colour each."""
-    figure, axes = _grid(len(CURVES), columns=4)
+    figure, axes = grid(len(CURVES), columns=4)
     for axis, (title, names) in zip(axes, CURVES, strict=True):
         for label, rows in runs.items():
             for style, name in zip(("-", "--", ":"), names, strict=False):
@@ -118,7 +118,7 @@ def energy_profile(experiment: Experiment, params: Params) -> Profile:
 
 def energy_by_level(profile: Profile) -> Figure:
     """Mean energy of positives and negatives, and the quartiles, by level."""
-    figure, (axis,) = _grid(1)
+    figure, (axis,) = grid(1)
     levels = np.arange(len(profile.positive))
     for name, energy in (("positives", profile.positive), ("chains", profile.negative)):
         low, middle, high = np.quantile(energy, (0.25, 0.5, 0.75), axis=1)
@@ -131,7 +131,7 @@ def energy_by_level(profile: Profile) -> Figure:
 
 def energy_along_chains(profile: Profile) -> Figure:
     """Mean energy after each step of a chain from a fresh start, a line a level."""
-    figure, (axis,) = _grid(1)
+    figure, (axis,) = grid(1)
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(profile.along)))
     for t, (energy, colour) in enumerate(zip(profile.along, colours, strict=True)):
         axis.plot(energy.mean(axis=0), color=colour, label=f"t = {t}", lw=1.2)
@@ -143,7 +143,7 @@ def energy_along_chains(profile: Profile) -> Figure:
 def answers(experiment: Experiment, scorer: Scorer, params: Params) -> Figure:
     """Answers of held-out examples beside the truth, and the error."""
     rows = scorer.rows(params, "val", NUM_ANSWERS)
-    figure, axes = _grid(3 * NUM_ANSWERS, columns=3)
+    figure, axes = grid(3 * NUM_ANSWERS, columns=3)
     for row, (answer, target) in enumerate(zip(rows.answer, rows.target, strict=True)):
         limit = np.abs(target).max()
         error = answer - target
@@ -164,7 +164,8 @@ def answers(experiment: Experiment, scorer: Scorer, params: Params) -> Figure:
     return figure
 
 
-def _grid(count: int, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def grid(count: int, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, row by row."""
     rows = -(-count // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()

@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import rich
+import rich.progress
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +20,8 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from experiments.errors import UserError
+
+T = TypeVar("T")
 
 # name or pattern: (unit, meaning). A name that is not here is an error.
 SCHEMA = {
@@ -174,6 +177,12 @@ class Logs:
         line = f"{row['step']:>8}{''.join(cells)}"
         self._progress.console.print(line.rstrip(), highlight=False, soft_wrap=True)
         self._lines += 1
+
+
+def track(items: Iterable[T], title: str) -> Iterable[T]:
+    """The items, with a progress bar where a person looks at the screen."""
+    is_watched = rich.get_console().is_terminal
+    return rich.progress.track(items, title, transient=True, disable=not is_watched)
 
 
 def say(text: str) -> None:
