@@ -7,7 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import calibrate, cli, compare, evaluate, solve, train, trained
+from experiments import (
+    calibrate,
+    cli,
+    compare,
+    compute,
+    diagnose,
+    evaluate,
+    solve,
+    train,
+    trained,
+)
 from experiments.build import build
 from experiments.errors import UserError
 from experiments.loop import train_and_evaluate
@@ -199,6 +209,42 @@ def test_paired_seeds_get_the_interval_of_a_paired_t_test():
         compare.paired_ratio({"9": 1.0}, first, "second")
 
 
+def test_diagnose_writes_every_study_of_both_splits(run, tmp_path, capsys):
+    output = tmp_path / "new" / "diagnosis.json"
+    arguments = [f"--workdir={run}", "--num_examples=4", "--restarts=2"]
+    diagnose.main(["diagnose", *arguments, f"--output={output}"])
+    result = json.loads(output.read_text())
+    assert result["negatives"] == "cd_langevin"
+    for split in ("val", "ood"):
+        assert len(result[split]["levels"]) == 10
+        names = {name for _, name in (*diagnose.PAIRS, *diagnose.RANKINGS)}
+        assert names <= set(result[split]["levels"][0])
+        assert [row["answers"] for row in result[split]["best_of"]] == [1, 2]
+        assert {line["level"] for line in result[split]["lines"]} == {0, 5, 9}
+    for name in ("levels", "conditioning", "ranking", "best-of", "lines"):
+        path = output.parent / "figures" / f"diagnosis-{name}.png"
+        assert path.stat().st_size > 1000
+    assert "lowest energy of 2" in capsys.readouterr().out
+
+
+def test_compute_scores_steps_and_restarts(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(compute, "SPLITS", {"ood": "harder"})  # half the time
+    output = tmp_path / "new" / "compute.png"
+    arguments = [f"--runs={run}", "--steps=1", "--restarts=1", "--num_examples=4"]
+    compute.main(["compute", *arguments, f"--output={output}"])
+    assert output.stat().st_size > 1000
+    result = json.loads(output.with_suffix(".json").read_text())
+    scores = result["runs"]["run"]["ood"]
+    assert [entry["steps"] for entry in scores["steps"]] == [1, 5]
+    assert [entry["restarts"] for entry in scores["restarts"]] == [1]
+    # One restart at the run's own number of steps is the score at that number.
+    one_step, one_restart = scores["steps"][0], scores["restarts"][0]
+    assert one_step["error"] == one_restart["error"]
+    assert one_step["displacement"]["mean"] > 0
+    assert scores["steps"][1]["displacement"]["mean"] == 0
+    assert "5 steps" in capsys.readouterr().out
+
+
 BAD_COMMANDS = [
     (train, [], "--config"),
     (train, ["--config=configs/nowhere.py"], "configs/nowhere.py"),
@@ -211,6 +257,14 @@ BAD_COMMANDS = [
     (evaluate, ["--workdir=nowhere"], "not a run directory"),
     (solve, ["--workdir=nowhere"], "input"),
     (compare, ["--runs=nowhere"], "not a finished run"),
+    (diagnose, ["--workdir=nowhere"], "not a run directory"),
+    (diagnose, ["--workdir=x", "--quantile=1"], "--quantile=1.0: must be above 0"),
+    (diagnose, ["--workdir=x", "--restarts=0"], "restarts"),
+    (diagnose, ["--workdir=x", "--right=-1"], "right"),
+    (compute, ["--runs=nowhere"], "not a run directory"),
+    (compute, ["--runs=x", "--steps=0,5"], "--steps=0,5: must be whole numbers"),
+    (compute, ["--runs=x", "--output=x.pdf"], "must be a .png file"),
+    (compute, ["--runs=a/x,b/x"], "two have the same name"),
 ]
 
 

@@ -1,0 +1,243 @@
+"""The studies: rankings by hand, an ideal landscape of known law, and the commands."""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments import compute, diagnose, diagnosis, statistics, study
+from experiments.build import build
+from experiments.scoring import HELD_OUT_SEED, solver
+from experiments.trained import Trained
+from ired_jax.types import Stream
+from tests import references, tiny, toys
+
+SIGMAS = 5
+NUM_ROWS = 512
+
+
+# --- statistics -------------------------------------------------------------------
+
+
+def test_the_rank_correlation_is_spearmans_with_ties():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 4, (2, 6, 9)).astype(float)
+    expected = [stats.spearmanr(a, b)[0] for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(statistics.rank_correlation(first, second), expected)
+    order = np.arange(5.0)[None]
+    assert statistics.rank_correlation(order, np.exp(order)) == [1.0]
+    assert statistics.rank_correlation(order, -(order**3)) == [-1.0]
+    assert np.isnan(statistics.rank_correlation(order, np.ones((1, 5))))
+
+
+def test_the_auroc_counts_pairs_of_a_right_and_a_wrong_answer():
+    """Against the count over all pairs; ties are half."""
+    rng = np.random.default_rng(1)
+    energy = rng.integers(0, 5, (8, 7)).astype(float)
+    is_right = rng.random((8, 7)) < 0.5
+    is_right[:, 0], is_right[:, 1] = True, False
+    for row, value in enumerate(statistics.auroc(energy, is_right)):
+        right, wrong = energy[row][is_right[row]], energy[row][~is_right[row]]
+        wins = np.sign(wrong[:, None] - right[None, :])
+        assert value == pytest.approx(np.mean((wins + 1) / 2))
+    order = np.arange(4.0)[None]
+    assert statistics.auroc(order, order < 2) == [1.0]
+    assert statistics.auroc(-order, order < 2) == [0.0]
+    assert statistics.auroc(0 * order, order < 2) == [0.5]
+    assert np.isnan(statistics.auroc(order, order < 9))
+
+
+def test_the_best_of_several_is_the_best_where_energy_is_error_and_else_the_worst():
+    error = np.random.default_rng(2).random((5, 8))
+    for count in (1, 2, 4, 8):
+        groups = error.reshape(5, 8 // count, count)
+        best = statistics.best_of(error, error, count)
+        worst = statistics.best_of(-error, error, count)
+        np.testing.assert_allclose(best.lowest, groups.min(axis=2).mean(axis=1))
+        np.testing.assert_allclose(best.oracle, best.lowest)
+        np.testing.assert_allclose(worst.lowest, groups.max(axis=2).mean(axis=1))
+        np.testing.assert_allclose(best.random, error.mean(axis=1))
+
+
+def test_conditioning_of_diagonal_matrices():
+    matrices = np.stack([np.diag([4.0, -0.5]), np.diag([1.0, 0.0])])
+    figures = statistics.conditioning(matrices[:1])
+    assert figures["log10_det"]["median"] == pytest.approx(np.log10(2.0))
+    assert figures["log10_condition"]["median"] == pytest.approx(np.log10(8.0))
+    assert figures["smallest_singular_value"]["median"] == pytest.approx(0.5)
+    # A singular answer is known to rounding only.
+    assert statistics.conditioning(matrices[1:])["log10_condition"]["median"] < 7
+
+
+def test_what_is_not_defined_is_left_out_and_counted():
+    sample = np.array([1.0, np.nan, 3.0])
+    assert statistics.summary(sample) == {"mean": 2.0, "stderr": 1.0, "count": 2}
+    assert statistics.summary(np.full(2, np.nan))["mean"] is None
+    # The root of a mean of squares: its error against many samples.
+    draws = np.random.default_rng(3).normal(size=(2000, 50)) ** 2
+    roots = [statistics.root_summary(draw) for draw in draws]
+    spread = np.std([root["mean"] for root in roots])
+    assert np.mean([root["stderr"] for root in roots]) == pytest.approx(spread, rel=0.1)
+
+
+def test_several_seeds_get_a_t_interval_and_one_seed_that_of_its_draws():
+    values = [{"mean": mean, "stderr": 0.1, "count": 9} for mean in (1.0, 2.0, 6.0)]
+    over_seeds = compute._interval(values)
+    assert over_seeds["mean"] == pytest.approx(3.0)
+    # 4.302653: the t quantile of 2 degrees of freedom; the variance is 7.
+    assert over_seeds["half"] == pytest.approx(4.302653 * np.sqrt(7 / 3))
+    assert compute._interval(values[:1])["half"] == pytest.approx(0.196)
+
+
+# --- an ideal landscape -------------------------------------------------------------
+
+
+def offset_problem():
+    """E = |y - a_t x|^2 / (2 s_t) + c(x)."""
+    problem = toys.problem()
+    energy = problem.energy
+    apply = lambda p, x, y, t: energy(p, x, y, t) + 5 * x[0]  # noqa: E731
+    bind = lambda p, x, t: lambda y: apply(p, x, y, t)  # noqa: E731
+    return problem._replace(energy=energy._replace(apply=apply, bind=bind))
+
+
+def examples(problem):
+    keys = jax.random.split(jax.random.key(0), NUM_ROWS)
+    x, truth = jax.vmap(problem.draw)(keys)
+    return np.asarray(x), np.asarray(truth), problem.energy.init(keys[0])
+
+
+@functools.cache
+def ideal():
+    """A study of `offset_problem`, every figure of which is known."""
+    problem = offset_problem()
+    x, truth, params = examples(problem)
+    noise = np.random.default_rng(4).normal(size=(NUM_ROWS, 4, toys.D))
+    scale = np.array([0.02, 0.05, 0.1, 0.2])[:, None]
+    ends = (truth[:, None] + scale * noise).astype(np.float32)
+    error = np.mean((ends - truth[:, None]) ** 2, axis=2)
+    answers = study.Answers(x, truth, ends, error, error, bounds=9.0)
+    subject = study.Subject(problem, toys.contrast(), params, 1.0, (2, 2))
+    settings = study.Settings(num_examples=NUM_ROWS, restarts=4)
+    programs = study.programs_of(subject)
+    return study.study(subject, programs, answers, settings, jax.random.key(5), "toy")
+
+
+def test_chains_on_the_ideal_landscape_have_the_width_of_their_exact_law():
+    """toys.langevin: 3 steps of s_t^2 / 4 from 1.5 s_t, in units of s_t."""
+    _, variance = references.plain_law(0, 1.5**2, step_sizes=[0.25] * 3, precision=1.0)
+    relative = np.sqrt(2 / (NUM_ROWS * toys.D)) / 2
+    problem = offset_problem()
+    x, truth, params = examples(problem)
+    pairs_at = partial(diagnosis.pairs, problem, toys.contrast(), params, bounds=9.0)
+    pairs_at = toys.jit(pairs_at)
+    for t in range(0, toys.T, 3):
+        pairs = pairs_at(jax.random.key(t), (x, truth), jnp.int32(t))
+        pairs = jax.tree.map(np.asarray, pairs)
+        figures = study.pair_figures(pairs, 0.5, (2, 2))
+        width, gap = figures["width"], figures["gap"]
+        assert abs(width["mean"] / variance**0.5 - 1) < SIGMAS * relative
+        assert width["stderr"] == pytest.approx(relative * variance**0.5, rel=0.2)
+        expected = toys.D * (variance - 1) / 2
+        assert abs(gap["mean"] - expected) < SIGMAS * gap["stderr"]
+        # grad E = (y - a_t y_0) / s_t: the noise of a positive, the width of a chain.
+        grad = figures["grad_norm_pos"]
+        assert abs(grad["mean"] - 1) < SIGMAS * grad["stderr"]
+        assert figures["grad_norm_neg"]["mean"] == pytest.approx(width["mean"], 1e-3)
+        sure = 1 / (1 + np.exp(pairs.u_neg.astype(np.float64) - pairs.u_pos)) < 0.01
+        assert figures["saturation"]["mean"] == pytest.approx(sure.mean(), abs=0.01)
+
+
+def test_a_candidate_stands_at_its_own_place_of_the_level():
+    """U of a_t y_0 is a_t^2 |y_0 - x|^2 / (2 s_t^2), in float64."""
+    problem = toys.problem()
+    x, _, params = examples(problem)
+    x, t = x[:3], 4
+    answers = np.random.default_rng(7).normal(size=(3, 5, toys.D)).astype(np.float32)
+    energy = diagnosis.candidate_energies(problem, params, x, answers, jnp.int32(t))
+    a, s = (of[t] for of in references.schedule("cosine", toys.T)[2:])
+    distance = np.sum((np.float64(answers) - x[:, None]) ** 2, axis=2)
+    np.testing.assert_allclose(energy, a**2 * distance / (2 * s**2), rtol=1e-4)
+
+
+def test_rankings_are_taken_within_one_x():
+    """c(x) differs between rows by far more than answers to one x do."""
+    for level in ideal()["levels"][:5]:  # where a_t is not small
+        assert level["rank_correlation"]["mean"] > 0.99
+        assert level["rank_correlation_ends"]["mean"] > 0.99
+        assert level["auroc"]["mean"] > 0.999
+        assert 0.2 < level["right_share"]["mean"] < 0.9
+
+
+def test_an_energy_that_falls_with_the_error_ranks_the_wrong_way_round():
+    rng = np.random.default_rng(6)
+    truth, moves = rng.normal(size=(3, 1, 4)), np.arange(1.0, 7)[None, :, None]
+    candidates = truth + moves * rng.choice([-1, 1], (3, 6, 4))
+    energy, is_right = -(moves[..., 0] ** 2) + 99 * truth[:, 0, :1], moves[..., 0] < 3
+    is_right = np.broadcast_to(is_right, energy.shape)
+    ends = candidates[:, :3]
+    answers = study.Answers(None, truth[:, 0], ends, None, None, bounds=1.0)
+    figures = study.ranking_figures(energy, candidates, is_right, answers)
+    assert figures["rank_correlation"]["mean"] == pytest.approx(-1)
+    assert figures["rank_correlation_ends"]["mean"] == pytest.approx(-1)
+    assert figures["auroc"]["mean"] == 0
+
+
+def test_the_lowest_energy_of_several_answers_is_the_best_on_the_ideal_landscape():
+    for row in ideal()["best_of"]:
+        assert row["lowest"] == row["oracle"]
+        assert row["gain"]["mean"] >= 0
+    assert [row["answers"] for row in ideal()["best_of"]] == [1, 2, 4]
+
+
+def test_lines_on_the_ideal_landscape_are_parabolas_without_barriers():
+    for line in ideal()["lines"]:
+        assert line["barriers"]["mean"] == 0
+        if line["line"] == "truth to chain":
+            share = np.linspace(0, 1, diagnosis.NUM_POINTS)
+            parabola = line["median"][-1] * share**2
+            np.testing.assert_allclose(line["median"], parabola, atol=2e-2)
+
+
+def test_a_barrier_stands_above_both_ends():
+    """0 to 3 over 4: one of 1 nat. 0 to 3 over 2: none."""
+    along = np.array([[0.0, 4.0, 3.0], [0.0, 2.0, 3.0]])
+    figures = study.line_figures(0, [along] * 3)
+    assert figures[0]["barriers"]["mean"] == 0.5
+
+
+# --- commands -----------------------------------------------------------------------
+
+
+def test_a_restart_has_start_noise_of_its_own_and_the_first_is_the_score_of_record():
+    """On a flat landscape the answer is the clipped start over a_T-1: its signs."""
+    experiment = build(tiny.get_config("none", eval__num_steps=0))
+    experiment = experiment._replace(problem=toys.problem(size=9))
+    solve = solver(experiment, experiment.evaluation, 1e-3)
+    params, x, index = {"theta": jnp.zeros(toys.T)}, np.zeros((4, 9)), np.arange(4)
+    record, _ = solve(params, x, index)
+    root = jax.random.key(HELD_OUT_SEED)
+    for restart in (0, 1):
+        answer, _ = solve(params, x, index, restart)
+        key = jax.random.fold_in(jax.random.fold_in(root, restart), Stream.EVAL_START)
+        for row in index:
+            start = jax.random.normal(jax.random.fold_in(key, row), (9,))
+            np.testing.assert_array_equal(np.sign(answer[row]), np.sign(start))
+        if restart == 0:
+            np.testing.assert_array_equal(answer, record)
+
+
+def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():
+    for name, expected in (("adversarial", "adversarial"), ("none", "cd_langevin")):
+        config = tiny.get_config(name)
+        experiment = build(config)
+        strategy, contrast = diagnose.contrast_of(
+            Trained(experiment, config, None, 0, 0)
+        )
+        assert strategy == expected
+        assert (contrast is experiment.contrast) == (name != "none")
+        assert contrast.levels == (0, 9)
