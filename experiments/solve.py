@@ -7,7 +7,7 @@ python -m experiments.solve --workdir=runs/cd_full-cpu-seed0 \
 import csv
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +20,12 @@ from experiments import cli, trained
 from experiments.errors import UserError
 from experiments.logs import say, write_bytes
 from experiments.scoring import solver
+from ired_jax.samplers.inference import SolveInfo
+from ired_jax.types import Array
 
 SINGULAR = 1e7  # condition number beyond which float32 holds no inverse
 LINES_SHOWN = 20
-OPTIONS = ("seed", "bounds", "num_steps", "tolerance")
+OPTIONS = ("seed", "bounds", "num_steps", "tolerance", "restarts")
 
 
 class Answers(NamedTuple):
@@ -32,7 +34,7 @@ class Answers(NamedTuple):
     inverse: np.ndarray  # [N, n, n] float32
     residual: np.ndarray  # [N] |A Y - I|_F
     energy: np.ndarray  # [N] E(x, y, 0)
-    steps: np.ndarray  # [N] int32, descent steps taken, over all levels
+    steps: np.ndarray  # [N] descent steps taken, over all levels and restarts
 
 
 def load_solver(
@@ -43,6 +45,7 @@ def load_solver(
     bounds: float | None = None,
     num_steps: int | None = None,
     tolerance: float | None = None,
+    restarts: int | None = None,
 ) -> Callable[[np.ndarray], Answers]:
     """A function from matrices [N, n, n] to `Answers`, for every n the energy fits.
 
@@ -54,6 +57,8 @@ def load_solver(
       num_steps: descent steps a level, at most; default: the run's.
       tolerance: root mean square by which an answer may still move where a level's
         descent ends, so that hard matrices get more steps; default: the run's.
+      restarts: answers to each matrix, of which that of least energy is kept;
+        default: 1.
     """
     model = trained.load(directory, checkpoint, seed)
     given = {"bounds": bounds, "num_steps": num_steps, "tolerance": tolerance}
@@ -76,12 +81,25 @@ def load_solver(
         parts = []
         for first in range(0, len(x), evaluation.batch_size):
             rows = x[first : first + evaluation.batch_size]
-            y, info = answer(model.params, rows, first + np.arange(len(rows)))
-            parts.append((y, residual(rows, y), info.energy, np.sum(info.steps, 1)))
+            index = first + np.arange(len(rows))
+            y, energy, steps = _best(
+                answer(model.params, rows, index, restart)
+                for restart in range(restarts or 1)
+            )
+            parts.append((y, residual(rows, y), energy, steps))
         y, *figures = map(np.concatenate, zip(*parts, strict=True))
         return Answers(y.reshape(matrices.shape), *figures)
 
     return solve
+
+
+def _best(answers: Iterable[tuple[Array, SolveInfo]]):
+    """Of several answers to each row that of least energy, and the steps of all."""
+    all_y, infos = zip(*answers, strict=True)
+    energy = np.stack([info.energy for info in infos])
+    kept = np.argmin(energy, axis=0), np.arange(energy.shape[1])
+    steps = np.sum([info.steps for info in infos], axis=(0, 2))
+    return np.stack(all_y)[kept], energy[kept], steps
 
 
 def check(matrices: np.ndarray) -> None:
@@ -137,10 +155,11 @@ def define(values: flags.FlagValues) -> None:
         ("tolerance", "a level ends where the answer moves less; default: the run's"),
     ):
         flags.DEFINE_float(name, None, meaning, 0.0, flag_values=values)
-    flags.DEFINE_integer(
-        "num_steps", None, "descent steps a level, at most; default: the run's",
-        0, flag_values=values,
-    )  # fmt: skip
+    for name, meaning, least in (
+        ("num_steps", "descent steps a level, at most; default: the run's", 0),
+        ("restarts", "answers to each matrix, the one of least energy is kept", 1),
+    ):
+        flags.DEFINE_integer(name, None, meaning, least, flag_values=values)
 
 
 def main(argv: list[str]) -> None:

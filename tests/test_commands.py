@@ -129,6 +129,16 @@ def test_an_energy_for_every_size_is_scored_and_used_at_another(run, tmp_path):
     )
 
 
+def test_of_several_restarts_the_answer_of_least_energy_is_kept(run):
+    a = matrices()
+    one, three = (solve.load_solver(run, restarts=count)(a) for count in (1, 3))
+    assert np.all(three.energy <= one.energy)
+    assert np.any(three.energy < one.energy)
+    np.testing.assert_array_equal(three.steps, 3 * one.steps)
+    is_same = np.all(three.inverse == one.inverse, axis=(1, 2))
+    np.testing.assert_array_equal(is_same, three.energy == one.energy)
+
+
 def test_an_energy_of_one_size_is_refused_at_another():
     config = tiny.get_config("none", "mlp,smoke")
     experiment = build(config)
