@@ -440,6 +440,13 @@ MUTANTS = (
         one("rank >= count[bucket] - state.capacity", "rank < state.capacity"),
         test_replay.test_of_more_rows_than_slots_in_one_insert_the_newest_stay_in_order,
     ),
+    Mutant(
+        "replay",
+        "one row of each bucket is never drawn",
+        "ired_jax.replay",
+        one("bits % jnp.maximum(size, 1)", "bits % jnp.maximum(size - 1, 1)"),
+        test_replay.test_rows_are_drawn_uniformly_from_all_that_the_bucket_holds,
+    ),
     # Temperature, chains, starts
     Mutant(
         "temperature",
