@@ -8,6 +8,11 @@ EXTRAS := dev$(if $(GPU),$(comma)cuda12)
 
 ARGS ?=
 
+# A step's temporaries come from malloc and go back: without huge pages each step asks
+# the kernel for its pages again (benchmarks/README.md).
+GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+export GLIBC_TUNABLES
+
 .PHONY: install train test lint smoke bench clean
 
 install: $(VENV)/.installed
@@ -39,7 +44,7 @@ smoke: install
 
 # The questions of benchmarks/, small; rows in benchmarks/out/.
 bench: install
-	for question in memory sampler train_step replay data scaling startup; do \
+	for question in memory sampler train_step seeds replay data scaling startup; do \
 	$(BIN)/python -m benchmarks.$$question --quick $(ARGS) || exit 1; done
 
 clean:

@@ -227,6 +227,7 @@ def _common(question: str, flags: argparse.Namespace) -> dict:
         "precision": flags.precision,
         "clock": flags.clock,
         "cores": os.cpu_count(),
+        "malloc": os.environ.get("GLIBC_TUNABLES"),  # huge pages or not
         "load": round(os.getloadavg()[0], 2),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": _versions(),
