@@ -84,8 +84,8 @@ class Experiment(NamedTuple):
     def dispatch(self, *, with_negatives: bool = True) -> Callable:
         """state -> (state, metrics), `steps_per_dispatch` steps, the state donated."""
         step_fn = self.step_fn if with_negatives else self.denoise_fn
-        step_fn = step_fn if len(self.seeds) == 1 else jax.vmap(step_fn)
         steps = training.repeat(step_fn, self.periods.steps_per_dispatch)
+        steps = steps if len(self.seeds) == 1 else _of_all_seeds(steps)
         return jax.jit(steps, donate_argnums=0)
 
     def of_seed(self, tree, index: int):
@@ -93,6 +93,19 @@ class Experiment(NamedTuple):
         if len(self.seeds) == 1:
             return tree
         return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _of_all_seeds(steps: Callable) -> Callable:
+    """stacked states -> (stacked states, metrics [steps, seeds])."""
+    if jax.default_backend() != "cpu":
+        return jax.vmap(steps, out_axes=(0, 1))
+
+    # The caches of a CPU hold one seed: one after the other is a sixth faster there.
+    def in_turn(states: TrainState):
+        states, metrics = jax.lax.map(steps, states)
+        return states, jax.tree.map(jnp.transpose, metrics)
+
+    return in_turn
 
 
 TASKS = {
