@@ -67,7 +67,10 @@ def contrast_of(model: trained.Trained) -> tuple[str, Contrast]:
     config = cd_langevin.get_config()
     config.task.update(model.config.task)
     config.diffusion.update(model.config.diffusion)
-    contrast = build_contrast(Fields(config), experiment.task, experiment.schedule)
+    problem = experiment.problem
+    contrast = build_contrast(
+        Fields(config), experiment.task, problem.schedule, problem.energy
+    )
     return "cd_langevin", contrast
 
 
