@@ -93,7 +93,7 @@ def test_a_finished_run_is_complete_on_disk(finished):
 def test_late_shaping_denoises_first_and_has_negatives_afterwards(tmp_path):
     """Up to its own phase, the run is bit for bit the one without negatives."""
     options = EVERY_STEP | {"train__num_steps": 4, "train__log_every": 4}
-    late = tiny.get_config("late", train__denoise_share=0.5, **options)
+    late = tiny.get_config("on_trajectory", **options)
     train_and_evaluate(late, tmp_path / "late")
     train_and_evaluate(tiny.get_config("none", **options), tmp_path / "none")
     late_rows, rows = (read_rows(tmp_path / name) for name in ("late", "none"))
@@ -101,12 +101,11 @@ def test_late_shaping_denoises_first_and_has_negatives_afterwards(tmp_path):
     assert [row["step"] for row in rows] == [3, 4]
     assert ["margin" in row for row in late_rows] == [False, True, True]
     steps = {}
-    for name, share in (("late", 0.5), ("none", 0.0)):
-        config = tiny.get_config(name, **options, train__denoise_share=share)
-        experiment = build(config)
+    for name in ("on_trajectory", "none"):
+        experiment = build(tiny.get_config(name, **options))
         run = experiment.dispatch(with_negatives=False)
         steps[name] = run.lower(experiment.init_state()).as_text()
-    assert steps["late"] == steps["none"]
+    assert steps["on_trajectory"] == steps["none"]
 
 
 def test_three_steps_and_three_more_are_six_steps_bit_for_bit(finished, tmp_path):
