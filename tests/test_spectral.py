@@ -177,19 +177,6 @@ def test_the_iteration_is_done_once_for_all_rows_and_outside_the_chain():
     assert [depth for steps, depth, _ in loops if steps == NUM_STEPS] == [0]
 
 
-def test_the_iteration_costs_the_same_for_few_and_for_many_rows():
-    plain = _network()
-    energy = spectral.normalise(plain, num_iterations=NUM_ITERATIONS)
-    few, many = (_flops(energy, n) - _flops(plain, n) for n in (8, 64))
-    assert few > 0
-    assert many == pytest.approx(few, rel=1e-3)
-
-
-def _flops(energy, num_rows):
-    lowered = toys.jit(_chains(energy)).lower(*_inputs(energy, num_rows))
-    return lowered.compile().cost_analysis()["flops"]
-
-
 def test_no_iteration_is_refused():
     with pytest.raises(ValueError, match="num_iterations=0: must be at least 1"):
         spectral.normalise(mlp.make_mlp(4, 4), num_iterations=0)
