@@ -19,7 +19,7 @@ DEFAULTS = {
         "layers": 7,  # matrix: product layers on x, >= 1
         "outputs": 2,  # matrix: maps whose squared norms are summed, >= 1
         "reach": "products",  # matrix: products (y is seen through x), direct
-        "answer_layers": 0,  # matrix: products in y, degree 2^(1 + layers), >= 0
+        "answer_layers": 0,  # matrix: product layers on y, degree 2^(1 + them), >= 0
         "width": 512,  # mlp: hidden units, >= 1
         "head": "squared_norm",  # mlp: squared_norm (E = |out|^2), scalar (E = out)
         "spectral_norm": False,  # every weight matrix over its largest singular value
@@ -84,7 +84,7 @@ DEFAULTS = {
         "loss": "float32",  # of the energy in the losses, and of their gradients
     },
     "train": {
-        "num_seeds": 1,  # seeds seed, seed + 1, .. trained at once by vmap, >= 1
+        "num_seeds": 1,  # seeds seed, seed + 1, .. trained in one program, >= 1
         "batch_size": 2048,  # B, >= 1
         "num_steps": 100_000,  # length of the run, >= 1
         "denoise_share": 0.0,  # of the run without negatives, before them, in [0, 1)
@@ -108,7 +108,7 @@ DEFAULTS = {
         "batch_size": 2_048,  # any; the result does not depend on it
         "num_steps": 5,  # accepted descent steps a level, >= 0
         "double_steps": False,  # double the step from the second on (released)
-        "tolerance": 0.0,  # a level ends where y moves less (rms, >= 0); 0: all steps
+        "tolerance": 0.0,  # a level ends at rms(s_t grad E) below it; 0: all steps
         "bounds": 0.0,  # half-width of the answers' box; 0: the task's own
     },
 }

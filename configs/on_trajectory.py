@@ -5,7 +5,7 @@
 
 States of the inference loop of the two sharpest levels, where an error of the answer
 counts most, noised like the positives. The weight may be large: a pair says nothing
-once the answer is right. n = 10, eight paired seeds: RESULTS.md.
+once the answer is right. n = 10, sixteen paired seeds: RESULTS.md.
 """
 
 from ml_collections import ConfigDict

@@ -147,15 +147,18 @@ def build(config: ConfigDict) -> Experiment:
 
 
 def build_task(read: Fields) -> Task:
+    """The task of a config."""
     return TASKS[read("task.name", one_of=tuple(TASKS))](read)
 
 
 def build_energy(read: Fields, task: Task) -> Energy:
+    """The energy of a config for the sizes of a task, in no precision of its own."""
     energy = ENERGIES[read("energy.name", one_of=tuple(ENERGIES))](read, task)
     return normalise(energy) if read("energy.spectral_norm") else energy
 
 
 def build_evaluation(read: Fields) -> Evaluation:
+    """How a config scores answers."""
     return Evaluation(
         num_examples=read("eval.num_examples", at_least=2),
         num_examples_running=read("eval.num_examples_running", at_least=2),

@@ -74,6 +74,18 @@ def parse(
     return values
 
 
+def run_directories(runs: Sequence[str]) -> dict[str, Path]:
+    """{name: directory} of --runs.
+
+    Raises:
+      UserError: two have the same name.
+    """
+    paths = {Path(run).name: Path(run) for run in runs}
+    if len(paths) < len(runs):
+        raise UserError(f"--runs={','.join(runs)}: two have the same name")
+    return paths
+
+
 def output_path(path: Path | str) -> Path:
     """An output whose folder is there, made before the work and not after it.
 

@@ -87,9 +87,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
-    runs = {Path(run).name: Path(run) for run in values.runs}
-    if len(runs) < len(values.runs):
-        raise UserError(f"--runs={','.join(values.runs)}: two have the same name")
+    runs = cli.run_directories(values.runs)
     say(table(runs))
     if all(len(_result(path)["seeds"]) > 1 for path in runs.values()):
         say(seeds_table(runs))

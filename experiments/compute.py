@@ -173,9 +173,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
-    paths = {Path(run).name: Path(run) for run in values.runs}
-    if len(paths) < len(values.runs):
-        raise UserError(f"--runs={','.join(values.runs)}: two have the same name")
+    paths = cli.run_directories(values.runs)
     output = Path(values.output)
     if output.suffix != ".png":
         raise UserError(f"--output={output}: must be a .png file, the .json is beside")

@@ -185,6 +185,17 @@ def refusal_of(config) -> str | None:
     return None
 
 
+def test_the_weight_warms_up_from_the_first_step_with_negatives():
+    config = tiny.get_config(
+        "on_trajectory", train__denoise_share=0.5, loss__weight=8.0, loss__warmup=4
+    )
+    experiment = build(config)
+    first = config.train.num_steps // 2
+    assert experiment.contrast_from == first
+    weights = [float(experiment.contrast.weight(first + i)) for i in (-1, 0, 1, 4, 9)]
+    np.testing.assert_allclose(weights, [0, 0, 2, 8, 8])
+
+
 BAD_VALUES = [
     ("none", "task.n", 0, "at least 1"),
     ("none", "train.batch_size", 0, "at least 1"),

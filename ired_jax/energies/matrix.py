@@ -177,7 +177,7 @@ def make_matrix(
       layers: product layers on A; the degree in A is up to 2^layers.
       outputs: maps whose squared norms are summed.
       reach: `products` (Y is seen through its products with A) or `direct`.
-      answer_layers: product layers on the stack O; the degree in Y is 2^(1 + layers).
+      answer_layers: product layers on the stack O; E has degree 2^(1 + these) in Y.
 
     Returns:
       The energy; x and y are [n^2] float32 for any n >= 1, the same in both, t an

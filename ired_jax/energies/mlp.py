@@ -47,9 +47,7 @@ def sinusoid(t: Array, width: int = TIME_WIDTH) -> Array:
     """
     half = width // 2
     frequencies = jnp.exp(-jnp.arange(half) * (jnp.log(MAX_PERIOD) / (half - 1)))
-    phase = jnp.expand_dims(t, -1).astype(jnp.float32) * frequencies.reshape(
-        *[1] * t.ndim, half
-    )
+    phase = jnp.multiply.outer(t.astype(jnp.float32), frequencies)
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
 
 
