@@ -76,7 +76,7 @@ def contrast_of(model: trained.Trained) -> tuple[str, Contrast]:
 
 def diagnose(model: trained.Trained, settings: Settings) -> dict:
     """Every study on both splits, as it stands in diagnosis.json."""
-    experiment, (name, contrast) = model.experiment, contrast_of(model)
+    experiment, (strategy, contrast) = model.experiment, contrast_of(model)
     subject = Subject(
         experiment.problem,
         contrast,
@@ -88,7 +88,7 @@ def diagnose(model: trained.Trained, settings: Settings) -> dict:
     result = {
         "step": model.step,
         "seed": model.seed,
-        "negatives": name,
+        "negatives": strategy,
         "levels_trained": list(contrast.levels) if experiment.contrast else None,
         "settings": settings._asdict(),
     }

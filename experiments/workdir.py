@@ -56,9 +56,10 @@ def claim(workdir: Path, config: ConfigDict) -> None:
 
 
 def _free_fields(config: ConfigDict) -> tuple[str, ...]:
-    """A cosine, or anything that grows with progress, knows the length of the run."""
+    """A cosine, or whatever goes by the share of the run done, knows its length."""
     knows_length = (
         config.train.lr_schedule == "cosine"
+        or config.train.denoise_share > 0
         or config.negatives.noise_scale_end >= 0
         or config.negatives.curriculum > 0
         or config.replay.curriculum > 0

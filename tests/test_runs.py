@@ -242,10 +242,11 @@ def test_a_directory_of_another_config_is_refused_by_the_names_of_fields(finishe
 
 
 def test_a_longer_run_is_refused_where_a_schedule_knows_the_length(tmp_path):
-    cosine = {"train__lr_schedule": "cosine"}
-    workdir.claim(tmp_path / "a", config_of(6, **cosine))
-    with pytest.raises(UserError, match=r"train\.num_steps is 6 there and 9 here"):
-        workdir.claim(tmp_path / "a", config_of(9, **cosine))
+    knowing = {"train__lr_schedule": "cosine"}, {"train__denoise_share": 0.5}
+    for i, fields in enumerate(knowing):
+        workdir.claim(tmp_path / str(i), config_of(6, **fields))
+        with pytest.raises(UserError, match=r"train\.num_steps is 6 there and 9 here"):
+            workdir.claim(tmp_path / str(i), config_of(9, **fields))
     workdir.claim(tmp_path / "b", config_of(6))
     workdir.claim(tmp_path / "b", config_of(9))
 
