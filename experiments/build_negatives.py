@@ -1,6 +1,7 @@
 """The negative phase of a config: strategies, pair losses, replay, filter.
 
-A new strategy or pair loss is one line in a table here.
+A new strategy or pair loss is one line in a table here, and a strategy that moves on
+the energy one word in WITH_CHAINS.
 """
 
 from functools import partial
