@@ -44,12 +44,12 @@ def samplers(inputs) -> dict:
 def temporaries(inputs, chain, num_steps: int) -> int:
     """Bytes that the compiled chains of the whole batch need beside their arguments."""
 
-    def one(key, params, x, y, t):
+    def one(params, key, x, y, t):
         return chain(key, params, x, y, t, num_steps)
 
     keys = jax.random.split(jax.random.key(1), len(inputs.x))
-    args = keys, inputs.params, inputs.x, inputs.y, inputs.t
-    executable, _ = harness.compiled(jax.vmap(one, (0, None, 0, 0, 0)), *args)
+    args = inputs.params, keys, inputs.x, inputs.y, inputs.t
+    executable, _ = harness.compiled(systems.of_all_rows(inputs, one), *args)
     return executable.memory_analysis().temp_size_in_bytes
 
 

@@ -51,7 +51,7 @@ class Ours:
     def _langevin(self, adjusted):
         inputs = self.inputs
 
-        def one(key, params, x, y, t):
+        def one(params, key, x, y, t):
             return langevin.sample(
                 key,
                 self.landscape(params, x, t),
@@ -64,9 +64,8 @@ class Ours:
                 adjusted=adjusted,
             )[0]
 
-        chains = jax.vmap(one, (0, None, 0, 0, 0))
-        args = self.keys, inputs.params, inputs.x, inputs.y, inputs.t
-        return *compiled(chains, *args), args
+        args = inputs.params, self.keys, inputs.x, inputs.y, inputs.t
+        return *compiled(systems.of_all_rows(inputs, one), *args), args
 
     def langevin(self):
         return self._langevin(adjusted=False)
@@ -87,13 +86,13 @@ class Ours:
             )[0]
 
         args = inputs.params, inputs.x, inputs.y, inputs.t
-        return *compiled(jax.vmap(one, (None, 0, 0, 0)), *args), args
+        return *compiled(systems.of_all_rows(inputs, one), *args), args
 
     def inference(self, num_levels=systems.NUM_LEVELS):
         inputs = self.inputs
         schedule = jax.tree.map(lambda leaf: leaf[:num_levels], inputs.schedule)
 
-        def one(key, params, x):
+        def one(params, key, x):
             return inference.solve(
                 key,
                 Landscape(inputs.energy, params, x),
@@ -104,8 +103,8 @@ class Ours:
                 double_steps=True,
             )[0]
 
-        args = self.keys, inputs.params, inputs.x
-        return *compiled(jax.vmap(one, (0, None, 0)), *args), args
+        args = inputs.params, self.keys, inputs.x
+        return *compiled(systems.of_all_rows(inputs, one), *args), args
 
     def start_noise(self):
         """What `solve` starts from, row by row."""

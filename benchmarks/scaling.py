@@ -32,7 +32,7 @@ def chain_peer(flags, num_steps: int, params: dict) -> Peer:
     """Langevin chains of one size."""
     inputs = systems.make_inputs(flags)
 
-    def one(key, params, x, y, t):
+    def one(params, key, x, y, t):
         return langevin.sample(
             key,
             bind(inputs.energy, params, x, t),
@@ -43,8 +43,8 @@ def chain_peer(flags, num_steps: int, params: dict) -> Peer:
         )[0]
 
     keys = jax.random.split(jax.random.key(1), flags.batch_size)
-    args = keys, inputs.params, inputs.x, inputs.y, inputs.t
-    run, seconds = harness.compiled(jax.vmap(one, (0, None, 0, 0, 0)), *args)
+    args = inputs.params, keys, inputs.x, inputs.y, inputs.t
+    run, seconds = harness.compiled(systems.of_all_rows(inputs, one), *args)
     row = num_steps * systems.step_flops(flags.n) + systems.condition_flops(flags.n)
     flops = flags.batch_size * row
     work = f"langevin_{next(iter(params))}"
@@ -55,15 +55,15 @@ def inference_peer(flags, num_levels: int) -> Peer:
     """Full inference over a number of levels."""
     inputs = systems.make_inputs(flags, num_levels=num_levels)
 
-    def one(key, params, x):
+    def one(params, key, x):
         landscape = Landscape(inputs.energy, params, x)
         return inference.solve(
             key, landscape, inputs.schedule, x.shape, num_steps=LEVEL_STEPS, bounds=2.0
         )[0]
 
     keys = jax.random.split(jax.random.key(1), flags.batch_size)
-    args = keys, inputs.params, inputs.x
-    run, seconds = harness.compiled(jax.vmap(one, (0, None, 0)), *args)
+    args = inputs.params, keys, inputs.x
+    run, seconds = harness.compiled(systems.of_all_rows(inputs, one), *args)
     params = {"levels": num_levels}
     row = systems.inference_flops(flags.n, num_levels, LEVEL_STEPS)
     flops = flags.batch_size * row

@@ -1,13 +1,15 @@
 """The same weights and inputs for all systems, and the check that they agree."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ired_jax import convert, diffusion
+from ired_jax import blocks, convert, diffusion
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.mlp import make_mlp
 from ired_jax.tasks.inverse import make_inverse
@@ -36,13 +38,19 @@ class Inputs(NamedTuple):
         return convert.to_state_dict(self.params, head="squared_norm")
 
 
+def of_all_rows(inputs: Inputs, one: Callable) -> Callable:
+    """one(params, *row) -> (params, *rows), as the train step calls its chains."""
+    at_once = blocks.rows_at_once(inputs.energy, inputs.x.shape[1], inputs.y.shape[1])
+    return lambda params, *rows: blocks.vmap(partial(one, params), at_once)(*rows)
+
+
 def make_inputs(flags: argparse.Namespace, *, num_levels: int = NUM_LEVELS) -> Inputs:
     """Weights whose input gradient has unit size, as denoising makes it, and rows."""
     key = jax.random.key(flags.seed)
     keys = [jax.random.fold_in(key, i) for i in range(4)]
     task, size = make_inverse(flags.n), flags.n**2
     schedule = diffusion.make_schedule("cosine", num_levels)
-    energy = make_mlp(size, size, width=WIDTH)
+    energy = make_mlp(size, size, width=WIDTH, num_levels=num_levels)
     x, y0 = jax.vmap(task.train.draw)(jax.random.split(keys[1], flags.batch_size))
     t = jnp.arange(flags.batch_size, dtype=jnp.int32) % num_levels
     eps = jax.random.normal(keys[2], y0.shape)

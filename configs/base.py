@@ -86,6 +86,7 @@ DEFAULTS = {
     "train": {
         "num_seeds": 1,  # seeds seed, seed + 1, .. trained in one program, >= 1
         "batch_size": 2048,  # B, >= 1
+        "block_rows": 0,  # rows at once of losses and chains; 0: a CPU's cache, or all
         "num_steps": 100_000,  # length of the run, >= 1
         "denoise_share": 0.0,  # of the run without negatives, before them, in [0, 1)
         "learning_rate": 3e-3,  # Adam, at its maximum, > 0

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from experiments.build_negatives import build_contrast, first_step
 from experiments.errors import UserError
 from experiments.fields import Fields
-from ired_jax import diffusion, training
+from ired_jax import blocks, diffusion, training
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.matrix import make_matrix
 from ired_jax.energies.mlp import make_mlp
@@ -177,14 +177,16 @@ def _build(read: Fields) -> Experiment:
         read("diffusion.num_levels", at_least=1),
     )
     energy = build_energy(read, task)
+    block_rows = _block_rows(read, task, energy)
     problem = Problem(
         task.train.draw,
         task.residual,
         in_precision(energy, "float32"),
         schedule,
         loss_energy=in_precision(energy, read("precision.loss", one_of=tuple(FORMATS))),
+        block_rows=block_rows,
     )
-    contrast = build_contrast(read, task, schedule, energy)
+    contrast = build_contrast(read, task, schedule, energy, block_rows)
     optimizer, periods = _optimizer(read), _periods(read)
     batch_size, first = read("train.batch_size", at_least=1), read("seed", at_least=0)
     make_step = partial(
@@ -212,6 +214,12 @@ def _build(read: Fields) -> Experiment:
         evaluation=build_evaluation(read),
         seeds=tuple(range(first, first + read("train.num_seeds", at_least=1))),
     )
+
+
+def _block_rows(read: Fields, task: Task, energy: Energy) -> int | None:
+    """The most rows whose energies are computed at once; None: all."""
+    rows = read("train.block_rows", at_least=0)
+    return rows or blocks.rows_at_once(energy, task.x_size, task.y_size)
 
 
 def _optimizer(read: Fields) -> optax.GradientTransformation:

@@ -22,29 +22,30 @@ STEP_MULTIPLE = 0.25  # of s_t^2, unadjusted chains: the width comes out 7 % too
 ADJUSTED_STEP = 1.36  # D^(-1/3) s_t^2, adjusted chains: acceptance .57
 
 
-STRATEGIES = {
+STRATEGIES = {  # each made from a config's fields, its task, levels and rows at once
     "none": None,
-    "nce_random": lambda read, task, schedule: negatives.nce_random(
+    "nce_random": lambda read, task, schedule, block_rows: negatives.nce_random(
         schedule, bounds=task.train.bounds
     ),
-    "nce_noise": lambda read, task, schedule: negatives.nce_noise(
+    "nce_noise": lambda read, task, schedule, block_rows: negatives.nce_noise(
         schedule, scale=_noise_scale(read), bounds=task.train.bounds
     ),
-    "adversarial": lambda read, task, schedule: _adversarial(read, task, schedule),
-    "mixed": lambda read, task, schedule: negatives.mixed(
-        STRATEGIES["nce_noise"](read, task, schedule),
-        STRATEGIES["adversarial"](read, task, schedule),
+    "adversarial": lambda *parts: _adversarial(*parts),
+    "mixed": lambda read, *parts: negatives.mixed(
+        STRATEGIES["nce_noise"](read, *parts),
+        STRATEGIES["adversarial"](read, *parts),
         share=read("negatives.mixed_share", above=0, below=1),
     ),
-    "on_trajectory": lambda read, task, schedule: negatives.on_trajectory(
+    "on_trajectory": lambda read, task, schedule, block_rows: negatives.on_trajectory(
         schedule,
         bounds=task.train.bounds,
         num_steps=read("negatives.descent_steps", at_least=1),
         unit=partial(diffusion.temperature, schedule)
         if _in_nats(read)
         else jnp.ones_like,
+        block_rows=block_rows,
     ),
-    "langevin": lambda read, task, schedule: _langevin(read, task, schedule),
+    "langevin": lambda *parts: _langevin(*parts),
 }
 
 PAIR_LOSSES = {
@@ -61,7 +62,11 @@ WITH_CHAINS = ("adversarial", "mixed", "on_trajectory", "langevin")
 
 
 def build_contrast(
-    read: Fields, task: Task, schedule: Schedule, energy: Energy
+    read: Fields,
+    task: Task,
+    schedule: Schedule,
+    energy: Energy,
+    block_rows: int | None,
 ) -> Contrast | None:
     name = read("negatives.strategy", one_of=tuple(STRATEGIES))
     forms = ("none", *PAIR_LOSSES)
@@ -83,7 +88,7 @@ def build_contrast(
     power, size = read("loss.level_power"), task.y_size
     share = read("loss.penalty", at_least=0)
     return Contrast(
-        strategy=STRATEGIES[name](read, task, schedule),
+        strategy=STRATEGIES[name](read, task, schedule, block_rows),
         pair_loss=PAIR_LOSSES[form](read, size),
         weight=weight,
         levels=levels,
@@ -194,13 +199,16 @@ def _noise_scale(read: Fields) -> tuple[float, float]:
     return first, last if last >= 0 else first
 
 
-def _adversarial(read: Fields, task: Task, schedule: Schedule) -> Strategy:
+def _adversarial(
+    read: Fields, task: Task, schedule: Schedule, block_rows: int | None
+) -> Strategy:
     return negatives.adversarial(
         schedule,
         scale=_noise_scale(read),
         bounds=task.train.bounds,
         num_steps=read("negatives.descent_steps", at_least=1),
         step_size=_descent_step(read, schedule),
+        block_rows=block_rows,
     )
 
 
@@ -211,7 +219,9 @@ def _descent_step(read: Fields, schedule: Schedule):
     return partial(diffusion.descent_step_size, schedule)
 
 
-def _langevin(read: Fields, task: Task, schedule: Schedule) -> Strategy:
+def _langevin(
+    read: Fields, task: Task, schedule: Schedule, block_rows: int | None
+) -> Strategy:
     multiple = read("sampler.step_size", at_least=0)
     adjusted, in_nats = read("sampler.adjusted"), _in_nats(read)
     if multiple == 0:
@@ -231,6 +241,7 @@ def _langevin(read: Fields, task: Task, schedule: Schedule) -> Strategy:
         bounds=read("sampler.bounds", at_least=0) or None,
         adjusted=adjusted,
         curriculum=read("negatives.curriculum", at_least=0, at_most=1),
+        block_rows=block_rows,
     )
 
 

@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax import diffusion, losses
+from ired_jax import blocks, diffusion, losses
 from ired_jax.diffusion import Schedule
 from ired_jax.samplers import descent, inference, langevin
 from ired_jax.types import Array, Batch, EnergyFn
@@ -85,6 +85,7 @@ def adversarial(
     bounds: float,
     num_steps: int,
     step_size: StepSizeFn,
+    block_rows: int | None = None,
 ) -> Strategy:
     """As `nce_noise`, with accepted descent on the energy before the y_0 round trip.
 
@@ -105,7 +106,7 @@ def adversarial(
                 bounds=limit,
             )
 
-        y, info = jax.vmap(one)(rows["x"], rows["t"], y)
+        y, info = blocks.vmap(one, block_rows)(rows["x"], rows["t"], y)
         info = ChainInfo(info.acceptance, info.displacement)
         return _renoise(schedule, rows, y, bounds), info
 
@@ -118,6 +119,7 @@ def on_trajectory(
     bounds: float,
     num_steps: int,
     unit: Callable[[Array], Array],
+    block_rows: int | None = None,
 ) -> Strategy:
     """Where inference is after each row's level, noised with the positive's eps.
 
@@ -130,6 +132,7 @@ def on_trajectory(
       bounds: half-width of the box that holds the answers.
       num_steps: descent steps a level.
       unit: t () -> E in units of the landscape's energy (nats: s_t), ().
+      block_rows: the most rows at once; None: all.
     """
 
     def start(key, rows, progress):
@@ -152,7 +155,7 @@ def on_trajectory(
             )
             return info.answers[schedule.num_levels - 1 - t], jnp.mean(info.acceptance)
 
-        y0, acceptance = jax.vmap(one)(rows["x"], rows["t"], y)
+        y0, acceptance = blocks.vmap(one, block_rows)(rows["x"], rows["t"], y)
         end = _q_sample(schedule, y0, rows["t"], rows["eps"])
         return end, ChainInfo(acceptance, jnp.sqrt(jnp.mean((end - y) ** 2, axis=1)))
 
@@ -220,6 +223,7 @@ def langevin_chain(
     bounds: float | None = None,
     adjusted: bool = False,
     curriculum: float = 0.0,
+    block_rows: int | None = None,
 ) -> Strategy:
     """a_t y_0 + scale s_t eps', then `num_steps` Langevin steps.
 
@@ -233,12 +237,15 @@ def langevin_chain(
       bounds, adjusted: as in `samplers.langevin.sample`.
       curriculum: share of the run over which the number of steps that move grows from
         1 to K (0: all from the start). The others have step size 0.
+      block_rows: the most chains at once; None: all.
     """
 
     def refine(key, landscape, rows, y, progress):
         _assert_rows(rows, y)
-        moving = jnp.maximum(1.0, ramp(progress, curriculum) * num_steps)
-        is_active = jnp.arange(num_steps) < moving
+        is_active = 1.0  # one size for all steps; with a curriculum one for each
+        if curriculum:
+            moving = jnp.maximum(1.0, ramp(progress, curriculum) * num_steps)
+            is_active = jnp.arange(num_steps) < moving
 
         def one(key, x, t, y):
             return langevin.sample(
@@ -254,7 +261,7 @@ def langevin_chain(
             )
 
         keys = jax.random.split(key, y.shape[0])
-        y, info = jax.vmap(one)(keys, rows["x"], rows["t"], y)
+        y, info = blocks.vmap(one, block_rows)(keys, rows["x"], rows["t"], y)
         return y, ChainInfo(info.acceptance, info.displacement)
 
     return Strategy(_noised_start(schedule, scale), refine)
@@ -288,6 +295,7 @@ def filtered_residual(
     *,
     bounds: float,
     denoised: bool,
+    block_rows: int | None = None,
 ) -> Array:
     """The task residual of each negative's y_0: [N].
 
@@ -299,7 +307,7 @@ def filtered_residual(
         y0 = diffusion.predict_start(schedule, y, t, grad)
         return task_residual(x, jnp.clip(y0, -bounds, bounds))
 
-    return jax.vmap(one)(rows["x"], rows["t"], rows["y"])
+    return blocks.vmap(one, block_rows)(rows["x"], rows["t"], rows["y"])
 
 
 def thresholds(

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ired_jax import diffusion, losses, negatives, replay
+from ired_jax import blocks, diffusion, losses, negatives, replay
 from ired_jax.diffusion import Schedule
 from ired_jax.negatives import ResidualFilter, Strategy
 from ired_jax.types import (
@@ -32,6 +32,8 @@ from ired_jax.types import (
 
 Metrics = dict[str, Array]
 PairLoss = Callable[[Array, Array], Array]  # (u_pos [N], u_neg [N]) -> [N]
+# Metrics whose mean over rows is of squares: the step takes the root.
+ROOT_MEAN_SQUARES = ("grad_norm_pos", "pred_norm")
 
 
 class TrainState(NamedTuple):
@@ -92,6 +94,7 @@ class Problem(NamedTuple):
     energy: Energy
     schedule: Schedule
     loss_energy: Energy | None = None  # the same in the losses' precision; None: energy
+    block_rows: int | None = None  # the most rows of a loss at once; None: all
 
 
 def init_state(
@@ -157,12 +160,18 @@ def make_train_step(
             f"num_rows={contrast.num_rows}: must be 1 to batch_size={batch_size}"
         )
 
-    def loss_fn(params: Params, batch: Batch, pairs: Batch | None, step: Array):
-        loss, metrics = denoising_loss(problem, params, batch)
+    value_and_grad = partial(blocks.value_and_grad, block_rows=problem.block_rows)
+
+    def gradient(params: Params, batch: Batch, pairs: Batch | None, step: Array):
+        denoising = partial(denoising_loss, problem)
+        (loss, metrics), grads = value_and_grad(denoising)(params, batch)
         if contrast is not None:
-            term, more = contrastive_loss(problem, contrast, params, pairs, step)
-            loss, metrics = loss + term, metrics | more
-        return loss, metrics | {"train/loss": loss}
+            term = partial(contrastive_loss, problem, contrast, step=step)
+            (value, more), more_grads = value_and_grad(term)(params, pairs)
+            loss, metrics = loss + value, metrics | more
+            grads = jax.tree.map(jnp.add, grads, more_grads)
+        roots = {name: jnp.sqrt(metrics[name]) for name in ROOT_MEAN_SQUARES}
+        return grads, metrics | roots | {"train/loss": loss}
 
     def step_fn(state: TrainState) -> tuple[TrainState, Metrics]:
         batch = draw_batch(problem, state, batch_size)
@@ -174,9 +183,7 @@ def make_train_step(
             rings = insert_pairs(contrast, rings, pairs, problem.schedule.num_levels)
             if rings is not None:
                 info["replay/size"] = jnp.sum(rings.size).astype(jnp.float32)
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(
-            state.params, batch, pairs, state.step
-        )
+        grads, metrics = gradient(state.params, batch, pairs, state.step)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
@@ -223,7 +230,10 @@ def draw_batch(problem: Problem, state: TrainState, batch_size: int) -> Batch:
 def denoising_loss(
     problem: Problem, params: Params, batch: Batch
 ) -> tuple[Array, Metrics]:
-    """mean |grad_y E(x, y_t, t) - eps|^2 over rows and elements."""
+    """mean |grad_y E(x, y_t, t) - eps|^2 over rows and elements.
+
+    The metrics are means over rows too: of squares, if in ROOT_MEAN_SQUARES.
+    """
     energy = problem.loss_energy or problem.energy
     chex.assert_rank([batch["x"], batch["y0"], batch["t"]], [2, 2, 1])
     chex.assert_equal_shape([batch["y0"], batch["eps"]])
@@ -237,8 +247,8 @@ def denoising_loss(
     loss = jnp.mean(losses.denoising(grad, batch["eps"]))
     metrics = {
         "train/denoise_mse": loss,
-        "grad_norm_pos": _rms(grad),
-        "pred_norm": _rms(y0),
+        "grad_norm_pos": jnp.mean(grad**2),
+        "pred_norm": jnp.mean(y0**2),
     }
     return loss, metrics
 
@@ -301,7 +311,7 @@ def contrastive_loss(
     scale = _scale(contrast, problem.schedule, t)
     u_pos = energy(params, x, pairs["y_pos"], t) / scale
     u_neg = energy(params, x, pairs["y"], t) / scale
-    chex.assert_shape([u_pos, u_neg, pairs["keep"]], (contrast.num_rows,))
+    chex.assert_shape([u_pos, u_neg, pairs["keep"]], t.shape)
     value = contrast.pair_loss(u_pos, u_neg) * pairs["keep"]
     if contrast.level_weights is not None:
         value = value * contrast.level_weights[t]
@@ -379,6 +389,7 @@ def _filter(problem, contrast, state, rows):
         rows,
         bounds=contrast.bounds,
         denoised=spec.denoised,
+        block_rows=problem.block_rows,
     )
     limits = negatives.thresholds(spec, residual, rows["t"], state.thresholds)
     keep = (residual >= limits[rows["t"]]).astype(jnp.float32)
@@ -401,7 +412,3 @@ def _scale(contrast: Contrast, schedule: Schedule, t: Array) -> Array:
 
 def _where(use: Array, first: Array, second: Array) -> Array:
     return jnp.where(use.reshape(-1, *[1] * (first.ndim - 1)), first, second)
-
-
-def _rms(array: Array) -> Array:
-    return jnp.sqrt(jnp.mean(array**2))

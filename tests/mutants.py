@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from experiments import build, checkpoint, logs, loop, scoring, trained, workdir
 from tests import (
+    test_blocks,
     test_compile,
     test_configs,
     test_descent,
@@ -634,6 +635,30 @@ MUTANTS = (
             "return lambda y: apply(params, x, y, t)",
         ),
         test_spectral.test_the_iteration_is_done_once_for_all_rows_and_outside_the_chain,
+    ),
+    # Blocks
+    Mutant(
+        "blocks",
+        "the rows that are left over count as much as a block",
+        "ired_jax.blocks",
+        one("share = _size(rest) / num_rows", "share = size / num_rows"),
+        test_blocks.test_the_gradient_of_a_mean_is_that_of_all_rows,
+        {"block_rows": 4},
+    ),
+    Mutant(
+        "blocks",
+        "the sum of the blocks for their mean",
+        "ired_jax.blocks",
+        one("size / num_rows * a", "1.0 * a"),
+        test_blocks.test_a_step_in_blocks_is_the_step_of_all_rows,
+        {"name": "none"},
+    ),
+    Mutant(
+        "blocks",
+        "the strategy handed all rows at once",
+        "ired_jax.negatives",
+        one("blocks.vmap(one, block_rows)(keys, rows", "blocks.vmap(one)(keys, rows"),
+        test_blocks.test_a_chain_holds_one_block,
     ),
     # Precision
     Mutant(

@@ -79,6 +79,7 @@ OTHER_VALUES = {
     "precision.loss": ("tf32", "none", {}),
     "train.num_seeds": (2, "none", {}),
     "train.batch_size": (9, "none", {}),
+    "train.block_rows": (3, "none", {}),
     "train.num_steps": (45, "none", {}),
     "train.denoise_share": (0.5, "cd_full", {}),
     "train.learning_rate": (1e-3, "none", {}),

@@ -21,8 +21,9 @@ ROOMS = {
     "replay": ("types",),
     "losses": ("types",),
     "precision": ("types",),
+    "blocks": ("types",),
     "tasks": ("types", "diffusion", "tasks.base"),
-    "negatives": ("types", "diffusion", "losses", "samplers"),
+    "negatives": ("types", "blocks", "diffusion", "losses", "samplers"),
 }
 # The library has no flags, config objects, files, logs or clocks.
 FOREIGN = {"ml_collections", "absl", "orbax", "experiments", "configs", "benchmarks"}

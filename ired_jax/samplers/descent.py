@@ -66,30 +66,43 @@ def minimize(
     if num_steps == 0:
         zero = jnp.zeros((), y.dtype)
         return y, DescentInfo(energy_fn(y), zero, zero, steps=jnp.int32(0))
-    step_sizes = jnp.broadcast_to(jnp.asarray(step_size, y.dtype), (num_steps,))
+    step_size = jnp.asarray(step_size, y.dtype)
+    if step_size.ndim:
+        chex.assert_shape(step_size, (num_steps,))
+
+    def size(index: Array | int) -> Array:
+        return step_size[index] if step_size.ndim else step_size
 
     def propose(state: _State, h: Array) -> Array:
         proposal = state.y - h * state.grad
         return proposal if bounds is None else jnp.clip(proposal, -bounds, bounds)
 
-    def step(state: _State, h: Array):
-        proposal = propose(state, h)
+    def step(state: _State, index: Array):
+        proposal = propose(state, size(index))
         new = _State(proposal, *jax.value_and_grad(energy_fn)(proposal))
         accepted = new.energy < state.energy
         return jax.tree.map(partial(jnp.where, accepted), new, state), accepted
 
     start = _State(y, *jax.value_and_grad(energy_fn)(y))
     if tolerance is None:
-        state, accepted = jax.lax.scan(step, start, step_sizes[:-1])
-        last = propose(state, step_sizes[-1])
+
+        def counted(carry: tuple[_State, Array], index: Array):
+            state, accepted = step(carry[0], index)
+            return (state, carry[1] + accepted), None
+
+        # The count is carried, so that memory does not grow with K.
+        first, indices = (start, jnp.int32(0)), jnp.arange(num_steps - 1)
+        (state, num_accepted), _ = jax.lax.scan(counted, first, indices)
+        last = propose(state, size(num_steps - 1))
         energy = energy_fn(last)
         keep = energy < state.energy
         end, energy = jax.tree.map(
             partial(jnp.where, keep), (last, energy), (state.y, state.energy)
         )
-        steps, num_accepted = jnp.int32(num_steps), jnp.sum(accepted) + keep
+        steps, num_accepted = jnp.int32(num_steps), num_accepted + keep
     else:
-        state, steps, num_accepted = _until_still(step, start, step_sizes, tolerance)
+        sizes = jnp.broadcast_to(step_size, (num_steps,))
+        state, steps, num_accepted = _until_still(step, start, sizes, tolerance)
         end, energy = state.y, state.energy
     info = DescentInfo(
         energy=energy,
@@ -115,7 +128,7 @@ def _until_still(
 
     def take(carry):
         state, count, num_accepted, _ = carry
-        state, accepted = step(state, step_sizes[count])
+        state, accepted = step(state, count)
         is_stuck = ~accepted & (stays_so[count] == 1)
         return state, count + 1, num_accepted + accepted, is_stuck
 

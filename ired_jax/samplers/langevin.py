@@ -80,7 +80,9 @@ def sample(
     chex.assert_type(y, float)
     if num_steps < 0:
         raise ValueError(f"num_steps={num_steps}: must be at least 0")
-    step_sizes = jnp.broadcast_to(jnp.asarray(step_size, y.dtype), (num_steps,))
+    step_size = jnp.asarray(step_size, y.dtype)
+    if step_size.ndim:
+        chex.assert_shape(step_size, (num_steps,))
     drift = partial(_clipped_value_and_grad, energy_fn, grad_clip)
     move = partial(
         _adjusted_move if adjusted else _plain_move,
@@ -89,21 +91,23 @@ def sample(
         bounds=bounds,
     )
 
-    def step(state: _State, inputs: tuple[Array, Array]):
-        index, h = inputs
+    def step(carry: tuple[_State, Array], index: Array):
+        state, total = carry
+        h = step_size[index] if step_size.ndim else step_size
         state, acceptance, energy = move(jax.random.fold_in(key, index), state, h=h)
-        return state, (acceptance, energy if trace else None)
+        return (state, total + acceptance), energy if trace else None
 
     if adjusted:
         start = _State(y, *drift(y))
     else:
         start = _State(y, jnp.zeros((), y.dtype), jnp.zeros_like(y))
-    inputs = jnp.arange(num_steps), step_sizes
-    end, (acceptance, energies) = jax.lax.scan(step, start, inputs)
+    # Sums are carried, so that memory does not grow with K.
+    first = start, jnp.zeros((), y.dtype)
+    (end, total), energies = jax.lax.scan(step, first, jnp.arange(num_steps))
     energy = end.energy if adjusted else energy_fn(end.y)
     info = LangevinInfo(
         energy=energy,
-        acceptance=jnp.mean(acceptance) if num_steps else jnp.ones((), y.dtype),
+        acceptance=total / num_steps if num_steps else jnp.ones((), y.dtype),
         displacement=_rms(end.y - y),
         grad_norm=_rms(end.grad),
         energies=jnp.append(energies, energy) if trace else None,

@@ -1,0 +1,149 @@
+"""Rows of a batch, a block after the other: the same numbers, in less memory.
+
+All rows at once (the default everywhere) suit a GPU. A CPU that takes thousands of them
+at once writes every activation to memory and reads it back; in blocks that its cache
+holds, a gradient of the matrix energy at n = 20 is 2.6 times as fast.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
+
+from ired_jax.types import Array, Batch, Energy, Params, bind
+
+# Of a block's largest array. Measured with both energies on a core with 1 MiB of its
+# own cache and 16 MiB shared: 1 to 4 MiB differ by less than a tenth.
+CACHE_BYTES = 2**21
+
+
+def vmap(fn: Callable, block_rows: int | None = None) -> Callable:
+    """`jax.vmap(fn)` over the first axis of every argument, a block at a time.
+
+    Args:
+      fn: arrays of one row -> a pytree of arrays.
+      block_rows: the most rows at once; None: all.
+
+    Raises:
+      ValueError: block_rows below 1.
+    """
+    _check(block_rows)
+    each = jax.vmap(fn)
+
+    def over_rows(*rows):
+        blocks, rest = _split(rows, block_rows)
+        if blocks is None:
+            return each(*rest)
+        out = jax.lax.map(lambda block: each(*block), blocks)
+        out = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
+        if rest is None:
+            return out
+        return jax.tree.map(lambda *a: jnp.concatenate(a), out, each(*rest))
+
+    return over_rows
+
+
+def value_and_grad(
+    fn: Callable[[Params, Batch], tuple[Array, Any]], block_rows: int | None = None
+) -> Callable[[Params, Batch], tuple[tuple[Array, Any], Params]]:
+    """`jax.value_and_grad(fn, has_aux=True)` of a mean over rows, a block at a time.
+
+    Args:
+      fn: (params, rows) -> (loss (), aux), the loss and all of aux means over the rows.
+      block_rows: the most rows at once; None: all.
+
+    Returns:
+      (params, rows) -> ((loss, aux), gradient), those of all rows.
+
+    Raises:
+      ValueError: block_rows below 1.
+    """
+    _check(block_rows)
+    of_block = jax.value_and_grad(fn, has_aux=True)
+
+    def over_rows(params, rows):
+        blocks, rest = _split(rows, block_rows)
+        if blocks is None:
+            return of_block(params, rest)
+        num_rows, size = _size(rows), _size(blocks, axis=1)
+
+        def add(total, block):
+            return jax.tree.map(jnp.add, total, of_block(params, block)), None
+
+        first = jax.tree.map(lambda a: a[0], blocks)
+        shapes = jax.eval_shape(of_block, params, first)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, blocks)
+        mean = jax.tree.map(lambda a: size / num_rows * a, total)
+        if rest is None:
+            return mean
+        share = _size(rest) / num_rows
+        return jax.tree.map(lambda a, b: a + share * b, mean, of_block(params, rest))
+
+    return over_rows
+
+
+def rows_at_once(energy: Energy, x_size: int, y_size: int) -> int | None:
+    """The rows to take at once: as many as fit a CPU's cache; None, all, elsewhere."""
+    if jax.default_backend() != "cpu":
+        return None
+    return rows_that_fit(energy, x_size, y_size)
+
+
+def rows_that_fit(energy: Energy, x_size: int, y_size: int) -> int:
+    """Rows whose largest array in E(x, y, t) fills about CACHE_BYTES: a power of two.
+
+    Only arrays that grow with the rows count, so that neither parameters nor what
+    depends on the level alone does.
+    """
+    one, two = (_array_bytes(energy, x_size, y_size, rows) for rows in (1, 2))
+    largest = max(b - a for a, b in zip(one, two, strict=True))
+    return 2 ** max(0, math.floor(math.log2(CACHE_BYTES / largest)))
+
+
+def _check(block_rows: int | None) -> None:
+    if block_rows is not None and block_rows < 1:
+        raise ValueError(f"block_rows={block_rows}: must be at least 1, or None")
+
+
+def _split(rows, block_rows: int | None):
+    """Equal blocks [k, size, ...] and the fewer than k rows that are left, or None."""
+    num_rows = _size(rows)
+    if block_rows is None or num_rows <= block_rows:
+        return None, rows
+    num_blocks = -(-num_rows // block_rows)
+    size = num_rows // num_blocks
+    cut = num_blocks * size
+    blocks = jax.tree.map(
+        lambda a: a[:cut].reshape(num_blocks, size, *a.shape[1:]), rows
+    )
+    rest = jax.tree.map(lambda a: a[cut:], rows) if cut < num_rows else None
+    return blocks, rest
+
+
+def _size(rows, axis: int = 0) -> int:
+    return jax.tree.leaves(rows)[0].shape[axis]
+
+
+def _array_bytes(energy: Energy, x_size: int, y_size: int, rows: int) -> list[int]:
+    """The size of every array that the energies of `rows` rows compute."""
+
+    def energies(params, x, y, t):
+        return jax.vmap(lambda x, y, t: bind(energy, params, x, t)(y))(x, y, t)
+
+    params = jax.eval_shape(energy.init, jax.random.key(0))
+    x = jax.ShapeDtypeStruct((rows, x_size), jnp.float32)
+    y = jax.ShapeDtypeStruct((rows, y_size), jnp.float32)
+    t = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    return list(_out_bytes(jax.make_jaxpr(energies)(params, x, y, t).jaxpr))
+
+
+def _out_bytes(jaxpr):
+    for eqn in jaxpr.eqns:
+        for inner in jaxprs_in_params(eqn.params):
+            yield from _out_bytes(inner)
+        for var in eqn.outvars:
+            yield var.aval.size * var.aval.dtype.itemsize
