@@ -285,7 +285,7 @@ HAVE = {
 def flops(work: str, flags) -> float:
     """Products of the whole work by hand."""
     step, energy = systems.step_flops(flags.n), systems.energy_flops(flags.n)
-    once = systems.condition_flops(flags.n)
+    once = systems.x_flops(flags.n)
     rows = {
         "langevin": STEPS * step + once,
         "adjusted": (STEPS + 1) * step + once,

@@ -98,17 +98,15 @@ def energy_flops(n: int, *, width: int = WIDTH) -> float:
 
 
 def x_flops(n: int, *, width: int = WIDTH) -> float:
-    """Products of one row's x part, done once for a chain or an inference."""
+    """Products of one row's x part, done once for a chain or an inference.
+
+    The t part is done once a level for all rows, and counts 0.
+    """
     return 2.0 * n * n * width
 
 
-def condition_flops(n: int, *, width: int = WIDTH, time_width: int = 128) -> float:
-    """Products of one row's x and t parts, done once for a chain."""
-    return x_flops(n, width=width) + 2.0 * (2 * time_width**2 + 4 * time_width * width)
-
-
 def inference_flops(n: int, num_levels: int, num_steps: int) -> float:
-    """Products of one row's inference; all rows share the t part, which counts 0.
+    """Products of one row's inference.
 
     Each level: the first gradient, the start's, those of all proposals but the last,
     and the last one's energy.

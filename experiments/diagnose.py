@@ -69,7 +69,11 @@ def contrast_of(model: trained.Trained) -> tuple[str, Contrast]:
     config.diffusion.update(model.config.diffusion)
     problem = experiment.problem
     contrast = build_contrast(
-        Fields(config), experiment.task, problem.schedule, problem.energy
+        Fields(config),
+        experiment.task,
+        problem.schedule,
+        problem.energy,
+        problem.block_rows,
     )
     return "cd_langevin", contrast
 

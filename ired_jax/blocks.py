@@ -18,6 +18,7 @@ from ired_jax.types import Array, Batch, Energy, Params, bind
 # Of a block's largest array. Measured with both energies on a core with 1 MiB of its
 # own cache and 16 MiB shared: 1 to 4 MiB differ by less than a tenth.
 CACHE_BYTES = 2**21
+PRIME = 1009  # so many rows: an array whose size it divides grows with them
 
 
 def vmap(fn: Callable, block_rows: int | None = None) -> Callable:
@@ -96,11 +97,20 @@ def rows_at_once(energy: Energy, x_size: int, y_size: int) -> int | None:
 def rows_that_fit(energy: Energy, x_size: int, y_size: int) -> int:
     """Rows whose largest array in E(x, y, t) fills about CACHE_BYTES: a power of two.
 
-    Only arrays that grow with the rows count, so that neither parameters nor what
-    depends on the level alone does.
+    Only arrays that grow with the rows count: not the parameters, nor what depends on
+    the level alone.
     """
-    one, two = (_array_bytes(energy, x_size, y_size, rows) for rows in (1, 2))
-    largest = max(b - a for a, b in zip(one, two, strict=True))
+
+    def energies(params, x, y, t):
+        return jax.vmap(lambda x, y, t: bind(energy, params, x, t)(y))(x, y, t)
+
+    params = jax.eval_shape(energy.init, jax.random.key(0))
+    x = jax.ShapeDtypeStruct((PRIME, x_size), jnp.float32)
+    y = jax.ShapeDtypeStruct((PRIME, y_size), jnp.float32)
+    t = jax.ShapeDtypeStruct((PRIME,), jnp.int32)
+    computed = _computed(jax.make_jaxpr(energies)(params, x, y, t).jaxpr)
+    of_rows = [a for a in computed if a.size % PRIME == 0]
+    largest = max(a.size * a.dtype.itemsize for a in of_rows) / PRIME
     return 2 ** max(0, math.floor(math.log2(CACHE_BYTES / largest)))
 
 
@@ -128,22 +138,9 @@ def _size(rows, axis: int = 0) -> int:
     return jax.tree.leaves(rows)[0].shape[axis]
 
 
-def _array_bytes(energy: Energy, x_size: int, y_size: int, rows: int) -> list[int]:
-    """The size of every array that the energies of `rows` rows compute."""
-
-    def energies(params, x, y, t):
-        return jax.vmap(lambda x, y, t: bind(energy, params, x, t)(y))(x, y, t)
-
-    params = jax.eval_shape(energy.init, jax.random.key(0))
-    x = jax.ShapeDtypeStruct((rows, x_size), jnp.float32)
-    y = jax.ShapeDtypeStruct((rows, y_size), jnp.float32)
-    t = jax.ShapeDtypeStruct((rows,), jnp.int32)
-    return list(_out_bytes(jax.make_jaxpr(energies)(params, x, y, t).jaxpr))
-
-
-def _out_bytes(jaxpr):
+def _computed(jaxpr):
+    """Shapes of all arrays that a jaxpr computes."""
     for eqn in jaxpr.eqns:
         for inner in jaxprs_in_params(eqn.params):
-            yield from _out_bytes(inner)
-        for var in eqn.outvars:
-            yield var.aval.size * var.aval.dtype.itemsize
+            yield from _computed(inner)
+        yield from (var.aval for var in eqn.outvars)

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax import lax
 from jax.extend import core
-from jax.extend.core.primitives import dot_general_p, jit_p
+from jax.extend.core.primitives import dot_general_p
 from jax.tree_util import Partial
 
 from ired_jax.types import Array, Energy, EnergyFn, Params
@@ -43,6 +43,9 @@ class Format(NamedTuple):
         return 2.0 ** -(self.mantissa_bits + 1)
 
 
+# Where primitives keep what they compute. A derivative that a function brings for
+# itself is replaced by that of its rounded products.
+INSIDE = {"jit": "jaxpr", "custom_vjp_call": "call_jaxpr", "custom_vmap_call": "call"}
 FORMATS = {
     "float32": Format(23, lax.Precision.HIGHEST),
     "tf32": Format(10, lax.Precision.HIGH),
@@ -164,8 +167,9 @@ def _evaluate(closed: core.ClosedJaxpr, args: list[Array], form: Format):
 
 
 def _evaluate_eqn(eqn: core.JaxprEqn, args: list[Array], form: Format):
-    if eqn.primitive is jit_p:
-        return _evaluate(eqn.params["jaxpr"], args, form)
+    inside = eqn.params.get(INSIDE.get(eqn.primitive.name))
+    if inside is not None and "dot_general" in str(inside):
+        return _evaluate(inside, args, form)
     if eqn.primitive is dot_general_p and all(a.dtype == "float32" for a in args):
         return [rounded(partial(_multiply, eqn.params), form)(*args)]
     if any("dot_general" in str(value) for value in eqn.params.values()):

@@ -307,10 +307,15 @@ def contrastive_loss(
     """
     x, t = pairs["x"], pairs["t"]
     energy = problem.loss_energy or problem.energy
-    energy = jax.vmap(energy, in_axes=(None, 0, 0, 0))
+
+    def both(x, t, y_pos, y):
+        # One landscape: its x and t parts, and their gradients, are computed once.
+        energy_fn = bind(energy, params, x, t)
+        return energy_fn(y_pos), energy_fn(y)
+
     scale = _scale(contrast, problem.schedule, t)
-    u_pos = energy(params, x, pairs["y_pos"], t) / scale
-    u_neg = energy(params, x, pairs["y"], t) / scale
+    u_pos, u_neg = jax.vmap(both)(x, t, pairs["y_pos"], pairs["y"])
+    u_pos, u_neg = u_pos / scale, u_neg / scale
     chex.assert_shape([u_pos, u_neg, pairs["keep"]], t.shape)
     value = contrast.pair_loss(u_pos, u_neg) * pairs["keep"]
     if contrast.level_weights is not None:

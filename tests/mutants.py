@@ -29,6 +29,7 @@ from tests import (
     test_losses,
     test_negatives,
     test_precision,
+    test_products,
     test_replay,
     test_runs,
     test_spectral,
@@ -174,25 +175,24 @@ def score_does_not_depend_on_the_batch():
         )
 
 
-NEGATIVE_ENERGY = 'u_neg = energy(params, x, pairs["y"], t) / scale'
-REATTACHED = """u_neg = energy(params, x, pairs["y"], t) / scale
-    pull = jax.vmap(jax.grad(problem.energy, argnums=2), in_axes=(None, 0, 0, 0))(
-        params, x, pairs["y"], t
-    )
-    y = pairs["y"] - pull + jax.lax.stop_gradient(pull)
-    u_neg = energy(params, x, y, t) / scale"""
-LOSS_CALL = "grads, metrics = jax.grad(loss_fn, has_aux=True)("
-LOSS_WITH_CHAINS = """grads, metrics = jax.grad(
-            lambda p, batch, _, step: loss_fn(
-                p,
-                batch,
-                draw_pairs(
-                    problem, contrast, state._replace(params=p), batch, progress
-                )[0],
-                step,
-            ),
-            has_aux=True,
-        )("""
+PAIR_OF_ENERGIES = "return energy_fn(y_pos), energy_fn(y)"
+REATTACHED = f"""pull = jax.grad(energy_fn)(y)
+        y = y - pull + jax.lax.stop_gradient(pull)
+        {PAIR_OF_ENERGIES}"""
+HELD = "bind(energy, jax.lax.stop_gradient(params), x, t)(y)"
+LOSS_CALL = "grads, metrics = gradient(state.params, batch, pairs, state.step)"
+LOSS_WITH_CHAINS = f"""{LOSS_CALL}
+
+        def held(params):
+            return contrastive_loss(problem, contrast, params, pairs, state.step)[0]
+
+        def through(params):
+            moving = state._replace(params=params)
+            moved = draw_pairs(problem, contrast, moving, batch, progress)[0]
+            return contrastive_loss(problem, contrast, params, moved, state.step)[0]
+
+        right, wrong = (jax.grad(f)(state.params) for f in (held, through))
+        grads = jax.tree.map(lambda g, a, b: g - a + b, grads, right, wrong)"""
 STOPPED = "return jax.lax.stop_gradient(rows), metrics"
 START = "y = contrast.strategy.start(key(Stream.START), rows, progress)"
 START_REFINED = f"""{START}
@@ -241,7 +241,7 @@ MUTANTS = (
         "003",
         "the loss attaches the samples to the parameters again",
         "ired_jax.training",
-        one(NEGATIVE_ENERGY, REATTACHED),
+        one(PAIR_OF_ENERGIES, REATTACHED),
         test_training.test_the_gradient_is_that_of_constant_samples_through_both_energies,
         {"in_nats": True, "level_weights": None},
     ),
@@ -250,8 +250,8 @@ MUTANTS = (
         "the energy of the negatives detached instead of the negatives",
         "ired_jax.training",
         one(
-            NEGATIVE_ENERGY,
-            NEGATIVE_ENERGY.replace("params", "jax.lax.stop_gradient(params)"),
+            PAIR_OF_ENERGIES,
+            PAIR_OF_ENERGIES.replace("energy_fn(y)", HELD),
         ),
         test_training.test_the_gradient_through_the_negatives_energy_is_not_zero,
     ),
@@ -267,7 +267,7 @@ MUTANTS = (
         "energies of any shape are broadcast",
         "ired_jax.training",
         one(
-            'chex.assert_shape([u_pos, u_neg, pairs["keep"]], (contrast.num_rows,))',
+            'chex.assert_shape([u_pos, u_neg, pairs["keep"]], t.shape)',
             "pass",
         ),
         test_training.test_shapes_that_would_broadcast_over_the_batch_are_refused,
@@ -635,6 +635,22 @@ MUTANTS = (
             "return lambda y: apply(params, x, y, t)",
         ),
         test_spectral.test_the_iteration_is_done_once_for_all_rows_and_outside_the_chain,
+    ),
+    # Products
+    Mutant(
+        "energies",
+        "the gradient of a product without its transpose",
+        "ired_jax.energies.products",
+        one("(_transposed(operand) for operand", "(operand for operand"),
+        test_products.test_first_and_second_derivatives_are_those_of_plain_products,
+        {"batch": ()},
+    ),
+    Mutant(
+        "energies",
+        "a derivative in the precision of wherever it is traced",
+        "ired_jax.energies.products",
+        one("return jax.config.jax_default_matmul_precision", "return None"),
+        test_products.test_the_precision_of_the_products_is_that_of_their_derivatives,
     ),
     # Blocks
     Mutant(

@@ -107,7 +107,7 @@ def test_sizes_below_one_are_refused():
 
 
 def test_hand_count_of_products_is_the_compiled_count():
-    n, batch_size, width = 20, 64, systems.WIDTH
+    n, batch_size, width = 20, 1024, systems.WIDTH
     flags = make_flags(None, f"--n={n}", f"--batch_size={batch_size}")
     inputs = systems.make_inputs(flags)
 
@@ -120,7 +120,7 @@ def test_hand_count_of_products_is_the_compiled_count():
     args = inputs.params, inputs.x, inputs.y, inputs.t
     executable, _ = harness.compiled(step, *args)
     counted = executable.cost_analysis()["flops"] / batch_size
-    by_hand = systems.step_flops(n) + systems.condition_flops(n)
+    by_hand = systems.step_flops(n) + systems.x_flops(n)
     # Elementwise work: about 30 operations on each of the 5 width + 3 n^2 values.
     elementwise = 30 * (5 * width + 3 * n**2)
     assert by_hand <= counted <= by_hand + elementwise

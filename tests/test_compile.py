@@ -89,7 +89,8 @@ OF_TIME = FIRST_OF_TIME + 2 * (TIME_WIDTH**2 + 2 * TIME_WIDTH * 2 * WIDTH)
 CHAIN_STEP = ROWS * 2 * OF_Y
 # Parameter gradients of a scalar cost one product for the weights and one for the
 # input, but for the constant inputs x, y and the level's sinusoid.
-PARAMETERS = (2 * OF_Y - OF_X) + OF_X + (2 * OF_TIME - FIRST_OF_TIME)
+PARAMETERS_OF_Y = 2 * OF_Y - OF_X
+PARAMETERS_OF_TIME = 2 * OF_TIME - FIRST_OF_TIME
 
 
 def negative_phase(num_steps):
@@ -102,10 +103,10 @@ def whole_step(num_steps):
 
     The gradient of a loss on grad_y E runs back through the forward and the backward
     pass, each twice its cost. Of the pair's energies, the negative one's forward pass
-    is that of the filter.
+    is that of the filter, and their parts of x and t are one.
     """
     denoising = 3 * (2 * OF_Y + OF_X + OF_TIME) - OF_X - OF_X - FIRST_OF_TIME
-    pair = OF_Y + 2 * PARAMETERS
+    pair = OF_Y + 2 * PARAMETERS_OF_Y + OF_X + PARAMETERS_OF_TIME
     return BATCH * denoising + negative_phase(num_steps) + ROWS * pair
 
 
@@ -130,8 +131,8 @@ DENOISING = 3 * (2 * OF_Y + OF_X) - OF_X - OF_X
 # The chain's x part once, for both energies of the pair as well, then K times value
 # and gradient.
 CHAIN = OF_X + 10 * 2 * OF_Y
-# Both energies, and their gradients of the parameters.
-PAIR = 2 * (OF_Y + PARAMETERS - (2 * OF_TIME - FIRST_OF_TIME))
+# Both energies, and their gradients of the parameters, those of the x part at once.
+PAIR = 2 * (OF_Y + PARAMETERS_OF_Y) + OF_X
 BY_HAND = {
     "none": DRAWING + DENOISING,
     "cd_langevin_replay": DRAWING + DENOISING + CHAIN + PAIR,

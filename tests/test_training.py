@@ -124,7 +124,12 @@ def test_the_contrastive_gradient_changes_with_the_elements_only_by_its_definiti
 
 def test_shapes_that_would_broadcast_over_the_batch_are_refused():
     ideal, pairs = toys.ideal_energy(), make_pairs()
-    column = Energy(ideal.init, lambda *a: ideal.apply(*a)[None], ideal.bind)
+
+    def column_bind(*args):
+        energy_fn = ideal.bind(*args)
+        return lambda y: energy_fn(y)[None]
+
+    column = Energy(ideal.init, lambda *a: ideal.apply(*a)[None], column_bind)
     wrong_keep = pairs | {"keep": pairs["keep"][:, None]}
     contrast, params = toys.contrast(in_nats=False), ideal.init(None)
     for energy, rows in ((column, pairs), (ideal, wrong_keep)):
