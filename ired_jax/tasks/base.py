@@ -18,7 +18,6 @@ class Split(NamedTuple):
 class Task(NamedTuple):
     """A task: conditions x, answers y, and what an answer is worth."""
 
-    name: str
     train: Split  # also validation: other keys, the same law
     ood: Split  # harder, out of distribution
     residual: Callable[[Array, Array], Array]  # (x [Dx], y [D]) -> (), 0 when right

@@ -30,7 +30,6 @@ def make_inverse(n: int) -> Task:
         return Split(lambda key: draw(key, n=n, shift=shift), bounds=1 / shift)
 
     return Task(
-        name="inverse",
         train=split(SHIFT),
         ood=split(SHIFT_HARDER),
         residual=residual,
