@@ -15,8 +15,8 @@ from jax.extend.core import jaxprs_in_params
 
 from ired_jax.types import Array, Batch, Energy, Params, bind
 
-# Of a block's largest array. Measured with both energies on a core with 1 MiB of its
-# own cache and 16 MiB shared: 1 to 4 MiB differ by less than a tenth.
+# Of a block's largest array. Measured with both energies on two cores with 1 MiB each
+# and 32 MiB shared: half of it is as good within a tenth, twice as much costs a third.
 CACHE_BYTES = 2**21
 PRIME = 1009  # so many rows: an array whose size it divides grows with them
 
