@@ -123,6 +123,13 @@ def test_a_row_larger_than_the_cache_is_a_block():
     assert blocks.rows_that_fit(make_matrix(), 40_000, 40_000) == 1
 
 
+def test_a_run_asks_how_many_rows_fit():
+    chosen = build(tiny.get_config("none", train__block_rows=0)).problem.block_rows
+    # 3 channels of 3 x 3 floats, with A, A^T and I: 216 bytes a row.
+    assert chosen == 2**13
+    assert build(tiny.get_config("none")).problem.block_rows == 8
+
+
 def step_of(name, block_rows):
     """The state and metrics after one step of a config, as numbers."""
     experiment = build(tiny.get_config(name, train__block_rows=block_rows))

@@ -24,6 +24,7 @@ def get_config(name: str, presets: str = "smoke", **overrides) -> ConfigDict:
         config.energy.channels, config.energy.layers = 3, 1
     config.train.lr_warmup = 0
     config.train.batch_size = 8
+    config.train.block_rows = 8  # all: to ask how many fit takes a trace of the energy
     config.eval.num_examples = 16
     config.eval.num_examples_running = 8
     config.eval.batch_size = 8
