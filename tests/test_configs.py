@@ -261,10 +261,8 @@ def test_an_unknown_preset_is_refused():
 def second_update(name: str):
     """Update of the second step (the buffer is filled) at full weight, flat."""
     shared = {"train__beta1": 0.0, "train__beta2": 0.5}
-    # A margin that some pairs keep and others do not: where none does, hinge is CD.
-    own = {"none": {}, "hinge": {"loss__margin": 0.3}}.get(name, {})
     warm = {} if name == "none" else {"loss__warmup": 0}
-    experiment = build(tiny.get_config(name, **shared, **warm, **own))
+    experiment = build(tiny.get_config(name, **shared, **warm))
     steps = jax.jit(lambda state: training.repeat(experiment.step_fn, 2)(state)[0])
     first = experiment.init_state()
     updates = jax.tree.map(lambda a, b: a - b, steps(first).params, first.params)
