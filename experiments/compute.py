@@ -141,13 +141,15 @@ def figure(runs: dict[str, dict]) -> Figure:
     labels = {"steps": "descent steps a level", "restarts": "restarts R"}
     panels = [(split, kind) for split in SPLITS for kind in labels]
     for axis, (split, kind) in zip(axes, panels, strict=True):
-        for name, run in runs.items():
+        for index, (name, run) in enumerate(runs.items()):
             entries = run[split][kind]
             x = [entry[kind] for entry in entries]
             mean, half = (
                 [entry["error"][part] for entry in entries] for part in ("mean", "half")
             )
-            axis.errorbar(x, mean, half, fmt="o-", ms=3, lw=1.2, capsize=2, label=name)
+            # There are ten colours: further runs repeat them in dashes.
+            style = {"fmt": "o-" if index < 10 else "s--", "ms": 3, "lw": 1.2}
+            axis.errorbar(x, mean, half, **style, capsize=2, label=name)
         axis.set(xscale="log", yscale="log", title=SPLITS[split], xlabel=labels[kind])
         axis.set_xticks(x, [str(value) for value in x])
         axis.minorticks_off()
