@@ -291,6 +291,7 @@ def draw_pairs(
         extra, more = _filter(problem, contrast, state, rows)
         rows, metrics = rows | extra, metrics | more
     chex.assert_equal_shape([rows["y"], rows["y0"], rows["eps"]])
+    chex.assert_shape([rows["t"], rows["keep"]], (contrast.num_rows,))
     q_sample = jax.vmap(partial(diffusion.q_sample, schedule))
     rows = rows | {"y_pos": q_sample(rows["y0"], rows["t"], rows["eps"])}
     return jax.lax.stop_gradient(rows), metrics

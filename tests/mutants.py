@@ -654,6 +654,13 @@ MUTANTS = (
     ),
     # Blocks
     Mutant(
+        "training",
+        "mean squares reported for their roots",
+        "ired_jax.training",
+        one("jnp.sqrt(metrics[name]) for", "metrics[name] for"),
+        test_training.test_a_step_reports_the_roots_of_its_mean_squares,
+    ),
+    Mutant(
         "blocks",
         "the rows that are left over count as much as a block",
         "ired_jax.blocks",

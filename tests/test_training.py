@@ -718,6 +718,17 @@ def test_no_two_variants_have_the_same_gradient():
             assert np.abs(moved[first] - moved[second]).max() > 1e-4, (first, second)
 
 
+def test_a_step_reports_the_roots_of_its_mean_squares():
+    step, state = toys.sgd_step()
+    _, metrics = toys.jit(step)(state)
+    batch = training.draw_batch(toys.problem(), state, toys.BATCH)
+    _, squares = training.denoising_loss(toys.problem(), state.params, batch)
+    for name in training.ROOT_MEAN_SQUARES:
+        expected = np.sqrt(np.float64(squares[name]))
+        assert float(metrics[name]) == pytest.approx(expected, rel=1e-5)
+        assert abs(expected - expected**2) > 1e-4  # ten times what is allowed above
+
+
 def test_the_denoising_loss_is_the_same_under_every_variant():
     loss = {name: float(first_step(name)[3]["train/denoise_mse"]) for name in VARIANTS}
     assert max(loss.values()) == pytest.approx(min(loss.values()), rel=1e-5)
