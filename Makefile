@@ -29,7 +29,7 @@ train: install
 	$(BIN)/python -m experiments.train --config=configs/cd_full.py$(if $(GPU),,:cpu) $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -62,7 +62,7 @@ def write_all(
 
 
 def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    figure.savefig(path, dpi=110)
 
 
 def learning_curves(runs: dict[str, list[dict[str, float]]]) -> Figure:

@@ -48,8 +48,8 @@ def test_rows_keep_their_order_and_their_keys(block_rows):
     rows, keys = make_rows(), jax.random.split(jax.random.key(0), ROWS)
 
     def one(key, x, t):
-        noise = jax.random.normal(key, x.shape)
-        return {"y": x + noise, "t": t, "first": noise[0]}
+        bits = jax.random.bits(key, x.shape)
+        return {"x": x, "t": t, "bits": bits, "first": bits[0]}
 
     found = blocks.vmap(one, block_rows)(keys, rows["x"], rows["t"])
     expected = jax.vmap(one)(keys, rows["x"], rows["t"])
