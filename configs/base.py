@@ -167,7 +167,7 @@ def smoke(config: ConfigDict) -> None:
     config.eval.batch_size = 64
     if config.energy.name == "mlp":
         config.energy.width = 32
-    else:
+    if config.energy.name == "matrix":
         config.energy.layers = 3
 
 

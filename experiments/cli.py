@@ -19,8 +19,10 @@ from experiments.fields import flatten
 PARSE_ERRORS = (
     flags.Error,
     AttributeError,
+    ImportError,
     KeyError,
     OSError,
+    SyntaxError,
     TypeError,
     ValueError,
 )
@@ -56,6 +58,7 @@ def parse(
 ) -> flags.FlagValues:
     """Parses flags; a stray or unknown argument is a UserError, not silence."""
     _refuse_unknown_fields(argv)
+    _refuse_missing_config(argv)
     values = flags.FlagValues()
     define(values)
     if {"--help", "-h"} & set(argv):
@@ -78,8 +81,10 @@ def run_directories(runs: Sequence[str]) -> dict[str, Path]:
     """{name: directory} of --runs.
 
     Raises:
-      UserError: two have the same name.
+      UserError: there is none, or two have the same name.
     """
+    if not runs:
+        raise UserError("--runs: must name at least one run directory")
     paths = {Path(run).name: Path(run) for run in runs}
     if len(paths) < len(runs):
         raise UserError(f"--runs={','.join(runs)}: two have the same name")
@@ -122,12 +127,36 @@ def config_of(values: flags.FlagValues) -> ConfigDict:
 
 def config_name(argv: Sequence[str]) -> str:
     """`cd_full-cpu-classic` from --config=configs/cd_full.py:cpu,classic."""
+    path, presets = _config_path(argv)
+    if path is None:
+        raise UserError("--config: is required, e.g. --config=configs/cd_full.py:cpu")
+    return "-".join([path.stem, *filter(None, presets.split(","))])
+
+
+def _config_path(argv: Sequence[str]) -> tuple[Path | None, str]:
+    """The file and the presets of --config."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         name, _, value = argument.lstrip("-").partition("=")
         if name == "config":
             path, _, presets = (value or following).partition(":")
-            return "-".join([Path(path).stem, *filter(None, presets.split(","))])
-    raise UserError("--config: is required, e.g. --config=configs/cd_full.py:cpu")
+            return Path(path), presets
+    return None, ""
+
+
+def _refuse_missing_config(argv: Sequence[str]) -> None:
+    path, _ = _config_path(argv)
+    if path is None:
+        return
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(
+            f"--config={path}: is no config file, must be one of configs/*.py, e.g."
+            " configs/cd_full.py:cpu"
+        )
+    if path.resolve() == Path(base.__file__).resolve():
+        raise UserError(
+            f"--config={path}: holds what all configs share, must be another of"
+            " configs/*.py"
+        )
 
 
 def _refuse_unknown_fields(argv: Sequence[str]) -> None:
@@ -155,6 +184,9 @@ def _as_sys_argv(argv: Sequence[str]):
 def _sentence(error: Exception) -> str:
     """The message in one line; of a quoted traceback, its last line."""
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    text = re.sub(r"invalid literal for int.*", "must be a whole number", text)
+    text = re.sub(r"could not convert string to float.*", "must be a number", text)
+    text = re.sub(r"\('Non-boolean argument.*", "must be true or false", text)
     lines = [line.strip() for line in text.splitlines() if line.strip(" ^")]
     if any(line.endswith("Traceback (most recent call last):") for line in lines):
         lines = [lines[-1].partition(": ")[2] or lines[-1]]

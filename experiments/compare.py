@@ -26,7 +26,7 @@ def table(runs: dict[str, Path]) -> Table:
     view = Table(title="final answers, and the mean of the last tenth of training")
     view.add_column("")
     for name in runs:
-        view.add_column(name, justify="right")
+        view.add_column(name, justify="right", overflow="fold")
     results = {name: _result(path) for name, path in runs.items()}
     for metric in ANSWERS:
         cells = [_with_error(results[name]["metrics"], metric) for name in runs]
@@ -45,7 +45,8 @@ def seeds_table(runs: dict[str, Path]) -> Table:
     view = Table(title="over seeds: mean and 95 % interval, paired ratio to the first")
     columns = ("metric", "run", "mean", "ratio to the first", "p")
     for column in columns:
-        view.add_column(column, justify="left" if column in columns[:2] else "right")
+        justify = "left" if column in columns[:2] else "right"
+        view.add_column(column, justify=justify, overflow="fold")
     for metric in ANSWERS:
         first = None
         for name, path in runs.items():
@@ -88,20 +89,25 @@ def define(values: flags.FlagValues) -> None:
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
     runs = cli.run_directories(values.runs)
+    output = cli.output_path(values.output)
     say(table(runs))
     if all(len(_result(path)["seeds"]) > 1 for path in runs.values()):
         say(seeds_table(runs))
     figure = figures.learning_curves({n: read_rows(path) for n, path in runs.items()})
-    Path(values.output).parent.mkdir(parents=True, exist_ok=True)
-    figures.save(figure, Path(values.output))
-    say(f"learning curves: {values.output}")
+    figures.save(figure, output)
+    say(f"learning curves: {output}")
 
 
 def _result(path: Path) -> dict:
     try:
-        return json.loads((path / "result.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        result = json.loads((path / "result.json").read_text())
+    except OSError as error:
         raise UserError(f"{path}: is not a finished run, no result.json") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: its result.json is damaged") from error
+    if not {"metrics", "seeds"} <= set(result):
+        raise UserError(f"{path}: its result.json holds no metrics or no seeds")
+    return result
 
 
 def _with_error(metrics: dict[str, float], name: str) -> str:

@@ -122,7 +122,7 @@ def table(runs: dict[str, dict]) -> Table:
     columns = ("run", "split", f"{REFERENCE} steps", f"{most} steps", "ratio")
     for column in (*columns, "moved", f"best of {many}"):
         justify = "left" if column in ("run", "split") else "right"
-        view.add_column(column, justify=justify)
+        view.add_column(column, justify=justify, overflow="fold")
     for name, run in runs.items():
         for split in SPLITS:
             by_steps = {entry["steps"]: entry for entry in run[split]["steps"]}

@@ -2,13 +2,15 @@
 
 python -m experiments.evaluate --workdir=runs/cd_full-cpu-seed0 --checkpoint=best
 
-With --config the task and the evaluation are another config's: any checkpoint can be
-scored by any evaluation that its energy fits, one on larger matrices too:
+With --config the task and the evaluation are another config's, the rest stays the
+run's: any checkpoint can be scored by any evaluation that its energy fits, one on
+larger matrices too:
 
 python -m experiments.evaluate --workdir=runs/none-cpu-seed0 \
     --config=configs/none.py:cpu --config.task.n=16 --output=runs/size16.json
 """
 
+import re
 from pathlib import Path
 
 from absl import flags
@@ -20,6 +22,8 @@ from experiments.fields import Fields
 from experiments.logs import say, write_json
 from experiments.loop import training_rows
 from experiments.scoring import Scorer
+
+READ = ("task", "eval")  # groups of another config; all others stay the run's
 
 
 def define(values: flags.FlagValues) -> None:
@@ -35,7 +39,7 @@ def define(values: flags.FlagValues) -> None:
         "num_examples", None, "default: eval.num_examples", flag_values=values
     )
     flags.DEFINE_string(
-        "output", None, "default: <workdir>/evaluation-<checkpoint>.json",
+        "output", None, "default: <workdir>/evaluation-<checkpoint>[-<config>].json",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
@@ -44,6 +48,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
+    _refuse_other_groups(argv)
     directory = Path(values.workdir)
     model = trained.load(directory, values.checkpoint, values.seed)
     config = cli.config_of(values) or model.config
@@ -54,6 +59,9 @@ def main(argv: list[str]) -> None:
         num_examples=_at_least("num_examples", values.num_examples, 2)
         or config.eval.num_examples,
     )
+    suffix = f"-{cli.config_name(argv)}" if values.config else ""
+    default = directory / f"evaluation-{values.checkpoint}{suffix}.json"
+    output = cli.output_path(values.output or default)
     scorer = Scorer(experiment, evaluation)
     count = evaluation.num_examples
     rows = None  # matrices of another size were not trained on
@@ -66,16 +74,27 @@ def main(argv: list[str]) -> None:
     for name, value in metrics.items():
         if name.count("/") == 1:
             say(f"{name:>18} {value:.6g} +- {metrics[f'{name}/stderr']:.2g}")
-    output = values.output or directory / f"evaluation-{values.checkpoint}.json"
     result = {
         "step": model.step,
         "seed": model.seed,
         "checkpoint": values.checkpoint,
+        "task": config.task.to_dict(),
         "evaluation": evaluation._asdict(),
         "metrics": metrics,
         "baselines": others,
     }
-    write_json(Path(output), result)
+    write_json(output, result)
+
+
+def _refuse_other_groups(argv: list[str]) -> None:
+    """An override that evaluation does not read would be silently ignored."""
+    for argument in argv:
+        found = re.match(r"--?config\.((\w+)[^=]*)", argument)
+        if found and found[2] not in READ:
+            raise UserError(
+                f"--config.{found[1]}: would change nothing, evaluation reads the"
+                f" groups {' and '.join(READ)} of --config"
+            )
 
 
 def _at_least(name: str, value: int | None, limit: int) -> int | None:

@@ -1,5 +1,6 @@
 """Reading of config fields: each is checked where it is read, and none is ignored."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ class Fields:
         Raises:
           UserError: naming the field, its value and what is allowed.
         """
+        if name not in self._defaults:
+            raise UserError(f"{name}: is read, but is not a field of configs/base.py")
         self._read.add(name)
         value, default = self.values[name], self._defaults[name]
         kinds = (int, float) if isinstance(default, float) else (type(default),)
@@ -43,6 +46,8 @@ class Fields:
         ):
             wanted = type(default).__name__
             raise UserError(f"{name}={value!r}: must be of type {wanted}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name}={value!r}: must be finite")
         limits = {
             "at least": (at_least, lambda limit: value >= limit),
             "above": (above, lambda limit: value > limit),

@@ -65,6 +65,8 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
         state, metrics = dispatches[step >= first](state)
         step += periods.steps_per_dispatch
         pending.append(metrics)
+        # One dispatch is computed and one waits: more would delay an interrupt.
+        jax.block_until_ready(pending[-2:-1])
         is_last = step >= periods.num_steps
         is_eval = step % periods.eval_every == 0 or is_last
         if step % periods.log_every == 0 or is_eval or step == first:

@@ -59,7 +59,18 @@ def load_solver(
         descent ends, so that hard matrices get more steps; default: the run's.
       restarts: answers to each matrix, of which that of least energy is kept;
         default: 1.
+
+    Raises:
+      UserError: an option beyond its limits, or no whole checkpoint.
     """
+    for name, value, least in (
+        ("bounds", bounds, 0),
+        ("num_steps", num_steps, 0),
+        ("tolerance", tolerance, 0),
+        ("restarts", restarts, 1),
+    ):
+        if value is not None and not value >= least:
+            raise UserError(f"{name}={value}: must be at least {least}")
     model = trained.load(directory, checkpoint, seed)
     given = {"bounds": bounds, "num_steps": num_steps, "tolerance": tolerance}
     given = {name: value for name, value in given.items() if value is not None}
@@ -75,6 +86,7 @@ def load_solver(
         return answer, jax.jit(jax.vmap(task.residual))
 
     def solve(matrices: np.ndarray) -> Answers:
+        matrices = np.asarray(matrices)
         check(matrices)
         answer, residual = for_size(matrices.shape[1])
         x = np.asarray(matrices, np.float32).reshape(len(matrices), -1)
@@ -131,6 +143,8 @@ def read(path: str) -> np.ndarray:
     """Matrices of a .npy file, [N, n, n]; one alone [n, n] counts as N = 1."""
     try:
         matrices = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"--input={path}: there is no such file") from error
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"--input={path}: is not a readable .npy file") from error
     if not isinstance(matrices, np.ndarray):
@@ -169,12 +183,15 @@ def main(argv: list[str]) -> None:
         raise UserError(
             f"--output={output}: must be a .npy file, the .csv is beside it"
         )
+    if output.resolve() == Path(values.input).resolve():
+        raise UserError(f"--output={output}: is the input, must be another file")
     matrices = read(values.input)
     solve = load_solver(
         values.workdir,
         values.checkpoint,
         **{name: values[name].value for name in OPTIONS},
     )
+    output = cli.output_path(output)
     answers = solve(matrices)
     buffer = io.BytesIO()
     np.save(buffer, answers.inverse)

@@ -25,6 +25,7 @@ from jax.extend import core
 from jax.extend.core.primitives import dot_general_p
 from jax.tree_util import Partial
 
+from ired_jax import types
 from ired_jax.types import Array, Energy, EnergyFn, Params
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -57,8 +58,8 @@ def in_precision(energy: Energy, precision: Precision) -> Energy:
     """The same energy with its products, and those of its gradients, in a format.
 
     Args:
-      energy: its `bind` returns a `jax.tree_util.Partial`, unless `precision` is
-        float32.
+      energy: its `bind`, if any, returns a `jax.tree_util.Partial`, unless
+        `precision` is float32.
       precision: of the operands; sums are float32.
 
     Returns:
@@ -78,7 +79,7 @@ def in_precision(energy: Energy, precision: Precision) -> Energy:
         return run(energy.apply, params, x, y, t)
 
     def bind(params: Params, x: Array, t: Array) -> EnergyFn:
-        landscape = run(energy.bind, params, x, t)
+        landscape = run(partial(types.bind, energy), params, x, t)
         return Partial(partial(run, _call), landscape)
 
     return Energy(energy.init, apply, bind)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+from jax.tree_util import Partial
 
 Array = jax.Array
 Params = Any  # a pytree of float32 arrays
@@ -53,13 +54,14 @@ class ApplyFn(Protocol):
 class Energy(NamedTuple):
     """An energy E(params, x, y, t) -> (), low where y answers x.
 
-    Calling it is calling `apply`. `bind` gives the same number with the parts that do
-    not depend on y computed once; both agree, and a test holds that for every energy.
+    Calling it is calling `apply`. `bind`, where there is one, gives the same number
+    with the parts that do not depend on y computed once; both agree, and a test holds
+    that for every energy.
     """
 
     init: InitFn
     apply: ApplyFn
-    bind: BindFn
+    bind: BindFn | None = None
 
     def __call__(self, params: Params, x: Array, y: Array, t: Array) -> Array:
         return self.apply(params, x, y, t)
@@ -81,10 +83,10 @@ class Landscape(NamedTuple):
 
 
 def bind(energy: ApplyFn, params: Params, x: Array, t: Array) -> EnergyFn:
-    """`energy.bind(params, x, t)` where it has one, else a plain closure."""
-    if hasattr(energy, "bind"):
+    """`energy.bind(params, x, t)` where it has one, else all work is left for y."""
+    if getattr(energy, "bind", None) is not None:
         return energy.bind(params, x, t)
-    return functools.partial(_call_at, energy, params, x, t)
+    return Partial(functools.partial(_call_at, energy), params, x, t)
 
 
 def _call_at(energy: ApplyFn, params: Params, x: Array, t: Array, y: Array) -> Array:

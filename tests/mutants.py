@@ -631,7 +631,7 @@ MUTANTS = (
         "the power iteration done again at every step of a chain",
         "ired_jax.energies.spectral",
         one(
-            "return energy.bind(normalised(params, num_iterations), x, t)",
+            "return types.bind(energy, normalised(params, num_iterations), x, t)",
             "return lambda y: apply(params, x, y, t)",
         ),
         test_spectral.test_the_iteration_is_done_once_for_all_rows_and_outside_the_chain,

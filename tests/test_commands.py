@@ -91,7 +91,7 @@ BAD_INPUTS = [
     (np.full((1, 3, 3), np.nan), "matrix 0 is not finite"),
     (np.stack([np.eye(3), np.ones((3, 3))]), "matrix 1 is singular"),
     (np.array([["a"]]), "dtype"),
-    (None, "not a readable .npy file"),
+    (None, "there is no such file"),
 ]
 
 
@@ -116,7 +116,9 @@ def test_an_energy_for_every_size_is_scored_and_used_at_another(run, tmp_path):
     other = ["--config=configs/none.py:smoke", "--config.task.n=4"]
     arguments = [f"--workdir={run}", f"--output={output}", "--num_examples=8"]
     evaluate.main(["evaluate", *arguments, *other])
-    metrics = json.loads(output.read_text())["metrics"]
+    score = json.loads(output.read_text())
+    assert score["task"] == {"name": "inverse", "n": 4}
+    metrics = score["metrics"]
     assert metrics["val/task_mse"] > 0
     assert "train/task_mse" not in metrics
     a = np.eye(5)[None] * np.array([1.0, 2.0])[:, None, None]
@@ -258,15 +260,26 @@ def test_compute_scores_steps_and_restarts(run, tmp_path, capsys, monkeypatch):
 BAD_COMMANDS = [
     (train, [], "--config"),
     (train, ["--config=configs/nowhere.py"], "configs/nowhere.py"),
+    (train, ["--config=configs/base.py"], "holds what all configs share"),
+    (train, ["--config=README.md"], "--config=README.md: is no config file"),
     (train, ["--config=configs/none.py:tpu"], "preset 'tpu' is unknown"),
     (train, [CONFIG, "--config.sampler.steps=4"], "steps"),
-    (train, [CONFIG, "--config.train.batch_size=many"], "many"),
+    (train, [CONFIG, "--config.train.batch_size=many"], "must be a whole number"),
+    (train, [CONFIG, "--config.train.learning_rate=inf"], "inf: must be finite"),
+    (train, [CONFIG, "--config.sampler.adjusted=yes"], "must be true or false"),
     (train, [CONFIG, "sampler.num_steps=4"], "unexpected argument"),
     (train, [CONFIG, "--workdirr=x"], "workdirr"),
     (train, [CONFIG, "--config.task.n=0"], "task.n=0: must be at least 1"),
     (evaluate, ["--workdir=nowhere"], "not a run directory"),
+    (
+        evaluate,
+        ["--workdir=x", CONFIG, "--config.energy.layers=2"],
+        "would change noth",
+    ),
     (solve, ["--workdir=nowhere"], "input"),
+    (solve, ["--workdir=x", "--input=a.npy", "--output=./a.npy"], "is the input"),
     (compare, ["--runs=nowhere"], "not a finished run"),
+    (compare, ["--runs="], "at least one run directory"),
     (diagnose, ["--workdir=nowhere"], "not a run directory"),
     (diagnose, ["--workdir=x", "--quantile=1"], "--quantile=1.0: must be above 0"),
     (diagnose, ["--workdir=x", "--restarts=0"], "restarts"),
@@ -276,6 +289,22 @@ BAD_COMMANDS = [
     (compute, ["--runs=x", "--output=x.pdf"], "must be a .png file"),
     (compute, ["--runs=a/x,b/x"], "two have the same name"),
 ]
+
+
+@pytest.mark.parametrize(
+    "option", [{"bounds": -2}, {"tolerance": -1}, {"num_steps": -1}, {"restarts": 0}]
+)
+def test_an_option_beyond_its_limits_is_refused(run, option):
+    ((name, value),) = option.items()
+    with pytest.raises(UserError, match=f"{name}={value}: must be at least"):
+        solve.load_solver(run, **option)
+
+
+@pytest.mark.parametrize("result, named", [("{", "is damaged"), ("{}", "no metrics")])
+def test_a_result_that_is_not_one_is_refused(tmp_path, result, named):
+    (tmp_path / "result.json").write_text(result)
+    with pytest.raises(UserError, match=named):
+        compare.main(["compare", f"--runs={tmp_path}"])
 
 
 @pytest.mark.parametrize("command, arguments, named", BAD_COMMANDS)

@@ -20,7 +20,7 @@ def get_config(name: str, presets: str = "smoke", **overrides) -> ConfigDict:
     config.task.n = 3
     if config.energy.name == "mlp":
         config.energy.width = 8
-    else:
+    if config.energy.name == "matrix":
         config.energy.channels, config.energy.layers = 3, 1
     config.train.lr_warmup = 0
     config.train.batch_size = 8

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ired_jax import types
 from ired_jax.types import Array, Energy, EnergyFn, Params
 
 FLOOR = 1e-12  # a matrix of zeros stays one, with a finite gradient
@@ -42,7 +43,7 @@ def normalise(energy: Energy, *, num_iterations: int = 20) -> Energy:
         raise ValueError(f"num_iterations={num_iterations}: must be at least 1")
 
     def bind(params: Params, x: Array, t: Array) -> EnergyFn:
-        return energy.bind(normalised(params, num_iterations), x, t)
+        return types.bind(energy, normalised(params, num_iterations), x, t)
 
     def apply(params: Params, x: Array, y: Array, t: Array) -> Array:
         return energy.apply(normalised(params, num_iterations), x, y, t)
