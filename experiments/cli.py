@@ -159,11 +159,16 @@ def _refuse_missing_config(argv: Sequence[str]) -> None:
         )
 
 
+def overrides(argv: Sequence[str]) -> list[str]:
+    """The fields `group.field` that arguments set, as they are written."""
+    found = (re.match(r"--?config\.([^=]*)", argument) for argument in argv)
+    return [match[1] for match in found if match]
+
+
 def _refuse_unknown_fields(argv: Sequence[str]) -> None:
     fields = flatten(base.get_config())
-    for argument in argv:
-        name, is_override = re.subn(r"^--?config\.([^=]*).*", r"\1", argument)
-        if is_override and name not in fields:
+    for name in overrides(argv):
+        if name not in fields:
             close = difflib.get_close_matches(name, fields) or sorted(fields)
             raise UserError(
                 f"--config.{name}: there is no such field, nearest are"

@@ -10,7 +10,6 @@ python -m experiments.evaluate --workdir=runs/none-cpu-seed0 \
     --config=configs/none.py:cpu --config.task.n=16 --output=runs/size16.json
 """
 
-import re
 from pathlib import Path
 
 from absl import flags
@@ -88,11 +87,10 @@ def main(argv: list[str]) -> None:
 
 def _refuse_other_groups(argv: list[str]) -> None:
     """An override that evaluation does not read would be silently ignored."""
-    for argument in argv:
-        found = re.match(r"--?config\.((\w+)[^=]*)", argument)
-        if found and found[2] not in READ:
+    for name in cli.overrides(argv):
+        if name.partition(".")[0] not in READ:
             raise UserError(
-                f"--config.{found[1]}: would change nothing, evaluation reads the"
+                f"--config.{name}: would change nothing, evaluation reads the"
                 f" groups {' and '.join(READ)} of --config"
             )
 

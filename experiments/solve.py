@@ -25,7 +25,7 @@ from ired_jax.types import Array
 
 SINGULAR = 1e7  # condition number beyond which float32 holds no inverse
 LINES_SHOWN = 20
-OPTIONS = ("seed", "bounds", "num_steps", "tolerance", "restarts")
+LEAST = {"bounds": 0.0, "tolerance": 0.0, "num_steps": 0, "restarts": 1}
 
 
 class Answers(NamedTuple):
@@ -63,17 +63,13 @@ def load_solver(
     Raises:
       UserError: an option beyond its limits, or no whole checkpoint.
     """
-    for name, value, least in (
-        ("bounds", bounds, 0),
-        ("num_steps", num_steps, 0),
-        ("tolerance", tolerance, 0),
-        ("restarts", restarts, 1),
-    ):
-        if value is not None and not value >= least:
-            raise UserError(f"{name}={value}: must be at least {least}")
-    model = trained.load(directory, checkpoint, seed)
+    restarts = 1 if restarts is None else restarts
     given = {"bounds": bounds, "num_steps": num_steps, "tolerance": tolerance}
     given = {name: value for name, value in given.items() if value is not None}
+    for name, value in (given | {"restarts": restarts}).items():
+        if not value >= LEAST[name]:
+            raise UserError(f"{name}={value}: must be at least {LEAST[name]}")
+    model = trained.load(directory, checkpoint, seed)
     evaluation = model.experiment.evaluation._replace(**given)
 
     @functools.cache
@@ -96,7 +92,7 @@ def load_solver(
             index = first + np.arange(len(rows))
             y, energy, steps = _best(
                 answer(model.params, rows, index, restart)
-                for restart in range(restarts or 1)
+                for restart in range(restarts)
             )
             parts.append((y, residual(rows, y), energy, steps))
         y, *figures = map(np.concatenate, zip(*parts, strict=True))
@@ -168,12 +164,12 @@ def define(values: flags.FlagValues) -> None:
         ("bounds", "box of the inverses' entries; default: the harder set's"),
         ("tolerance", "a level ends where the answer moves less; default: the run's"),
     ):
-        flags.DEFINE_float(name, None, meaning, 0.0, flag_values=values)
-    for name, meaning, least in (
-        ("num_steps", "descent steps a level, at most; default: the run's", 0),
-        ("restarts", "answers to each matrix, the one of least energy is kept", 1),
+        flags.DEFINE_float(name, None, meaning, LEAST[name], flag_values=values)
+    for name, meaning in (
+        ("num_steps", "descent steps a level, at most; default: the run's"),
+        ("restarts", "answers to each matrix, the one of least energy is kept"),
     ):
-        flags.DEFINE_integer(name, None, meaning, least, flag_values=values)
+        flags.DEFINE_integer(name, None, meaning, LEAST[name], flag_values=values)
 
 
 def main(argv: list[str]) -> None:
@@ -189,7 +185,7 @@ def main(argv: list[str]) -> None:
     solve = load_solver(
         values.workdir,
         values.checkpoint,
-        **{name: values[name].value for name in OPTIONS},
+        **{name: values[name].value for name in ("seed", *LEAST)},
     )
     output = cli.output_path(output)
     answers = solve(matrices)

@@ -80,7 +80,7 @@ def test_one_matrix_alone_is_solved_as_a_batch_of_one(run, tmp_path):
 
 
 def test_solve_from_python_gives_what_the_command_gives(run, tmp_path):
-    answers = solve.load_solver(run)(matrices())
+    answers = solve.load_solver(run)(matrices().tolist())
     written = np.load(solve_with(run, tmp_path, matrices()))
     np.testing.assert_array_equal(answers.inverse, written)
 

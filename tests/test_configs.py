@@ -13,7 +13,7 @@ import pytest
 from configs import base
 from experiments.build import build
 from experiments.errors import UserError
-from experiments.fields import flatten
+from experiments.fields import Fields, flatten
 from experiments.scoring import solver
 from ired_jax import training
 from tests import tiny
@@ -189,6 +189,11 @@ def test_a_choice_that_does_not_exist_is_refused(field):
     config = tiny.get_config("none", **{field.replace(".", "__"): CHOICES[field]})
     with pytest.raises(UserError, match=f"{field}='{CHOICES[field]}': allowed are"):
         build(config)
+
+
+def test_a_field_that_base_does_not_name_is_refused_where_it_is_read():
+    with pytest.raises(UserError, match=r"energy\.rank: is read, but is not a field"):
+        Fields(tiny.get_config("none"))("energy.rank")
 
 
 def refusal_of(config) -> str | None:

@@ -180,3 +180,13 @@ def test_the_iteration_is_done_once_for_all_rows_and_outside_the_chain():
 def test_no_iteration_is_refused():
     with pytest.raises(ValueError, match="num_iterations=0: must be at least 1"):
         spectral.normalise(mlp.make_mlp(4, 4), num_iterations=0)
+
+
+def test_an_energy_without_bind_is_normalised_when_it_is_bound():
+    whole = mlp.make_mlp(3, 2, width=4)
+    energy = spectral.normalise(Energy(whole.init, whole.apply))
+    params = whole.init(jax.random.key(0))
+    x, y, t = jnp.ones(3), jnp.ones(2), jnp.int32(1)
+    bound = toys.jit(lambda y: types.bind(energy, params, x, t)(y))(y)
+    np.testing.assert_allclose(bound, energy(params, x, y, t), rtol=1e-5)
+    assert abs(bound / whole(params, x, y, t) - 1) > 0.01
