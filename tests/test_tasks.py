@@ -194,9 +194,14 @@ def test_the_inverse_times_its_matrix_is_the_identity(name):
     # Backward stable: some float32 roundings of |A| |A^-1|.
     scale = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(inverses, axis=(1, 2))
     assert np.max(error / scale) < 10 * np.finfo(np.float32).eps
-    np.testing.assert_allclose(
-        inverses, np.swapaxes(inverses, 1, 2), atol=1e-5 * np.max(inverses)
-    )
+    np.testing.assert_array_equal(inverses, np.swapaxes(inverses, 1, 2))
+
+
+def test_drawing_calls_no_library_of_the_host():
+    # Two calls of LAPACK in one program hang where a CPU has two cores (jax 0.10).
+    keys = jax.random.split(jax.random.key(0), 4)
+    lowered = jax.jit(jax.vmap(inverse.make_inverse(3).train.draw)).lower(keys)
+    assert "custom_call" not in lowered.as_text()
 
 
 def test_the_harder_inverses_are_larger():
