@@ -14,7 +14,7 @@ from benchmarks import harness, systems
 from benchmarks.harness import Peer, compiled
 from ired_jax import diffusion
 from ired_jax.samplers import descent, inference, langevin
-from ired_jax.types import Landscape, bind
+from ired_jax.types import Landscape, bind, gradient, scaled
 
 WORKS = ("langevin", "adjusted", "descent", "inference")
 STEPS = 10
@@ -39,14 +39,21 @@ class Ours:
         self.keys = jax.random.split(jax.random.key(1), len(inputs.x))
 
     def energy_and_grad(self):
+        """As the chains take them."""
         inputs = self.inputs
-        call = jax.vmap(jax.value_and_grad(inputs.energy.apply, 2), (None, 0, 0, 0))
-        return jax.jit(call)(inputs.params, inputs.x, inputs.y, inputs.t)
+
+        @jax.jit
+        @jax.vmap
+        def call(x, y, t):
+            energy_fn = bind(inputs.energy, inputs.params, x, t)
+            return energy_fn(y), gradient(energy_fn)(y)
+
+        return call(inputs.x, inputs.y, inputs.t)
 
     def landscape(self, params, x, t):
         """U = E / s_t at one row's condition, its x and t parts done once."""
-        energy_fn, s = bind(self.inputs.energy, params, x, t), self.inputs.schedule.s[t]
-        return lambda y: energy_fn(y) / s
+        inputs = self.inputs
+        return scaled(bind(inputs.energy, params, x, t), inputs.schedule.s[t])
 
     def _langevin(self, adjusted):
         inputs = self.inputs
@@ -287,7 +294,7 @@ def flops(work: str, flags) -> float:
     step, energy = systems.step_flops(flags.n), systems.energy_flops(flags.n)
     once = systems.x_flops(flags.n)
     rows = {
-        "langevin": STEPS * step + once,
+        "langevin": STEPS * systems.grad_flops(flags.n) + once,
         "adjusted": (STEPS + 1) * step + once,
         # The last proposal needs its energy only.
         "descent": STEPS * step + energy + once,

@@ -45,7 +45,7 @@ def chain_peer(flags, num_steps: int, params: dict) -> Peer:
     keys = jax.random.split(jax.random.key(1), flags.batch_size)
     args = inputs.params, keys, inputs.x, inputs.y, inputs.t
     run, seconds = harness.compiled(systems.of_all_rows(inputs, one), *args)
-    row = num_steps * systems.step_flops(flags.n) + systems.x_flops(flags.n)
+    row = num_steps * systems.grad_flops(flags.n) + systems.x_flops(flags.n)
     flops = flags.batch_size * row
     work = f"langevin_{next(iter(params))}"
     return Peer("ired_jax", work, partial(run, *args), seconds, flops, params)

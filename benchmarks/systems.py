@@ -92,6 +92,15 @@ def step_flops(n: int, *, width: int = WIDTH) -> float:
     return 2.0 * 2 * (2 * size * width + 2 * width**2)
 
 
+def grad_flops(n: int, *, width: int = WIDTH) -> float:
+    """Products of one input gradient alone.
+
+    The energy brings it: the last layer's weights W enter twice, or W W^T once.
+    """
+    twice, once = 2.0 * 2 * n * n * width, 2.0 * width**2
+    return step_flops(n, width=width) - max(0.0, twice - once)
+
+
 def energy_flops(n: int, *, width: int = WIDTH) -> float:
     """Products of one energy alone: half of the above."""
     return step_flops(n, width=width) / 2

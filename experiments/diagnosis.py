@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ired_jax import diffusion, losses
 from ired_jax.training import Contrast, Problem
-from ired_jax.types import Array, Params, bind
+from ired_jax.types import Array, Params, bind, scaled
 
 NUM_POINTS = 33  # of a straight line, both ends included
 SMALLEST_MOVE = 1e-3  # of the graded perturbations, in units of the answers' spread
@@ -70,7 +70,7 @@ def pairs(
     def landscape(x, t):
         energy_fn = bind(problem.energy, params, x, t)
         scale = diffusion.temperature(schedule, t) if contrast.in_nats else 1.0
-        return lambda y: energy_fn(y) / scale
+        return scaled(energy_fn, scale)
 
     def look(x, y):
         energy, grad = jax.value_and_grad(bind(problem.energy, params, x, t))(y)

@@ -16,7 +16,7 @@ from experiments.build_negatives import STEP_MULTIPLE
 from experiments.scoring import HELD_OUT_SEED, Scorer
 from ired_jax import diffusion
 from ired_jax.samplers import langevin
-from ired_jax.types import Array, Params, Stream, bind, stream_key
+from ired_jax.types import Array, Params, Stream, bind, scaled, stream_key
 
 matplotlib.use("Agg")
 
@@ -94,8 +94,7 @@ def energy_profile(experiment: Experiment, params: Params) -> Profile:
         keys = jax.random.split(jax.random.fold_in(of_level, index), 4)
         x, y0 = problem.draw(keys[0])
         eps, fresh = (jax.random.normal(key, y0.shape) for key in keys[1:3])
-        energy_fn, scale = bind(problem.energy, params, x, t), schedule.s[t]
-        landscape = lambda y: energy_fn(y) / scale  # noqa: E731
+        landscape = scaled(bind(problem.energy, params, x, t), schedule.s[t])
         _, info = langevin.sample(
             keys[3],
             landscape,

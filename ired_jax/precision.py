@@ -26,7 +26,7 @@ from jax.extend.core.primitives import dot_general_p
 from jax.tree_util import Partial
 
 from ired_jax import types
-from ired_jax.types import Array, Energy, EnergyFn, Params
+from ired_jax.types import Array, Energy, EnergyFn, Params, WithGrad
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 Product = Callable[..., Array]  # (a, b, precision=), bilinear in a and b
@@ -58,8 +58,8 @@ def in_precision(energy: Energy, precision: Precision) -> Energy:
     """The same energy with its products, and those of its gradients, in a format.
 
     Args:
-      energy: its `bind`, if any, returns a `jax.tree_util.Partial`, unless
-        `precision` is float32.
+      energy: its `bind`, if any, returns a `jax.tree_util.Partial`, or two in a
+        `WithGrad`, unless `precision` is float32.
       precision: of the operands; sums are float32.
 
     Returns:
@@ -80,7 +80,11 @@ def in_precision(energy: Energy, precision: Precision) -> Energy:
 
     def bind(params: Params, x: Array, t: Array) -> EnergyFn:
         landscape = run(partial(types.bind, energy), params, x, t)
-        return Partial(partial(run, _call), landscape)
+        energy_fn, grad = in_format(landscape), getattr(landscape, "grad", None)
+        return energy_fn if grad is None else WithGrad(energy_fn, in_format(grad))
+
+    def in_format(of_y: Callable[[Array], Array]) -> Partial:
+        return Partial(partial(run, _call), of_y)
 
     return Energy(energy.init, apply, bind)
 
@@ -138,8 +142,8 @@ def _multiply(params: dict[str, Any], a: Array, b: Array, precision) -> Array:
     return dot_general_p.bind(a, b, **params | {"precision": precision})
 
 
-def _call(landscape: EnergyFn, y: Array) -> Array:
-    return landscape(y)
+def _call(of_y: Callable[[Array], Array], y: Array) -> Array:
+    return of_y(y)
 
 
 def _run(form: Format, function: Callable, *args) -> Any:

@@ -26,6 +26,7 @@ from ired_jax.types import (
     Params,
     Stream,
     bind,
+    scaled,
     stream_key,
     streams,
 )
@@ -278,8 +279,7 @@ def draw_pairs(
     def landscape(x, t):
         energy = contrast.chain_energy or problem.energy
         energy_fn = bind(energy, state.params, x, t)
-        scale = _scale(contrast, schedule, t)
-        return lambda y: energy_fn(y) / scale
+        return scaled(energy_fn, _scale(contrast, schedule, t))
 
     y, chain = contrast.strategy.refine(key(Stream.CHAIN), landscape, rows, y, progress)
     rows = rows | {"y": y, "keep": jnp.ones(contrast.num_rows)}

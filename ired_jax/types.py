@@ -14,7 +14,11 @@ Batch = Mapping[str, Array]  # rows {x, y0, y, t, ...}, each [B, ...]
 
 
 class EnergyFn(Protocol):
-    """A landscape at fixed parameters, condition and level: y [D] -> ()."""
+    """A landscape at fixed parameters, condition and level: y [D] -> ().
+
+    It may also have a method `grad`, y -> dE/dy [D] in less work than by way of the
+    energy; the two must agree.
+    """
 
     def __call__(self, y: Array) -> Array: ...
 
@@ -80,6 +84,31 @@ class Landscape(NamedTuple):
     def at(self, t: Array) -> EnergyFn:
         """The landscape of level t, its x and t parts computed here and only once."""
         return bind(self.energy, self.params, self.x, t)
+
+
+class WithGrad(NamedTuple):
+    """An `EnergyFn` that brings its gradient."""
+
+    energy_fn: Callable[[Array], Array]
+    grad: Callable[[Array], Array]
+
+    def __call__(self, y: Array) -> Array:
+        return self.energy_fn(y)
+
+
+def gradient(energy_fn: EnergyFn) -> Callable[[Array], Array]:
+    """y -> dE/dy [D], for whoever does not need E: its own where it brings one."""
+    return getattr(energy_fn, "grad", None) or jax.grad(energy_fn)
+
+
+def scaled(energy_fn: EnergyFn, scale: Array | float) -> EnergyFn:
+    """E / scale: with the temperature s_t for scale, a landscape in nats."""
+
+    def over_scale(of_y):
+        return lambda y: of_y(y) / scale
+
+    grad, value = getattr(energy_fn, "grad", None), over_scale(energy_fn)
+    return value if grad is None else WithGrad(value, over_scale(grad))
 
 
 def bind(energy: ApplyFn, params: Params, x: Array, t: Array) -> EnergyFn:

@@ -453,7 +453,7 @@ MUTANTS = (
         "temperature",
         "chains at temperature 1 on E",
         "ired_jax.training",
-        one("return lambda y: energy_fn(y) / scale", "return energy_fn"),
+        one("scaled(energy_fn, _scale(contrast, schedule, t))", "energy_fn"),
         test_training.test_a_stored_entry_is_the_chains_end_with_the_spread_of_its_level,
     ),
     Mutant(
@@ -600,6 +600,22 @@ MUTANTS = (
         one("z @ mix(layer.right, stack)", "z * mix(layer.right, stack)"),
         test_energies.test_value_and_input_gradient_equal_the_float64_oracle,
         {"row": test_energies.ANSWER_ROW},
+    ),
+    Mutant(
+        "energies",
+        "no bias in the gradient by W W^T",
+        "ired_jax.energies.mlp",
+        one("pull_back(2 * (h @ weight + bias))", "pull_back(2 * (h @ weight))"),
+        test_energies.test_binding_condition_and_level_changes_nothing,
+        {"row": test_energies.TABLE_ROW},
+    ),
+    Mutant(
+        "energies",
+        "a gradient of its own left in units of the energy",
+        "ired_jax.types",
+        one("WithGrad(value, over_scale(grad))", "WithGrad(value, grad)"),
+        test_energies.test_a_scaled_landscape_s_value_and_gradient_are_divided,
+        {"row": test_energies.TABLE_ROW},
     ),
     Mutant(
         "energies",

@@ -13,6 +13,7 @@ from benchmarks import harness, memory, precision, sampler, systems, torch_basel
 from benchmarks.harness import Peer, Result
 from ired_jax import diffusion
 from ired_jax.samplers import descent
+from ired_jax.types import gradient
 
 TINY = ["--n=2", "--batch_size=8", "--repeats=2"]
 
@@ -106,14 +107,17 @@ def test_sizes_below_one_are_refused():
         make_flags(None, "--repeats=0")
 
 
-def test_hand_count_of_products_is_the_compiled_count():
+@pytest.mark.parametrize("asked", ["energy and gradient", "gradient"])
+def test_hand_count_of_products_is_the_compiled_count(asked):
     n, batch_size, width = 20, 1024, systems.WIDTH
     flags = make_flags(None, f"--n={n}", f"--batch_size={batch_size}")
     inputs = systems.make_inputs(flags)
 
     def step(params, x, y, t):
         def one(x, y, t):
-            return jax.value_and_grad(inputs.energy.bind(params, x, t))(y)
+            energy_fn = inputs.energy.bind(params, x, t)
+            of_y = gradient if asked == "gradient" else jax.value_and_grad
+            return of_y(energy_fn)(y)
 
         return jax.vmap(one)(x, y, t)
 
@@ -121,6 +125,9 @@ def test_hand_count_of_products_is_the_compiled_count():
     executable, _ = harness.compiled(step, *args)
     counted = executable.cost_analysis()["flops"] / batch_size
     by_hand = systems.step_flops(n) + systems.x_flops(n)
+    if asked == "gradient":
+        once = 2.0 * n**2 * width**2  # W W^T
+        by_hand = systems.grad_flops(n) + systems.x_flops(n) + once / batch_size
     # Elementwise work: about 30 operations on each of the 5 width + 3 n^2 values.
     elementwise = 30 * (5 * width + 3 * n**2)
     assert by_hand <= counted <= by_hand + elementwise

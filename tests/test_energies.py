@@ -48,7 +48,7 @@ def _mlp_row(head, num_parameters):
 
 
 def _table_row(width=16):
-    """All levels computed at once, a row's own taken."""
+    """All levels computed at once, a row's own taken; a gradient of its own."""
     row = _mlp_row("squared_norm", _mlp_count(400, width))
 
     def make(n):
@@ -112,6 +112,7 @@ def _mlp_count(outputs, width=512, inputs=800, time=128):
 
 
 ANSWER_ROW = _matrix_row("products", answer_layers=2)
+TABLE_ROW = _table_row()
 ENERGIES = [
     _mlp_row("squared_norm", _mlp_count(400)),
     _mlp_row("scalar", _mlp_count(1)),
@@ -119,7 +120,7 @@ ENERGIES = [
     _matrix_row("direct"),
 ]
 # Variants of these: what differs is their mathematics, and that is what they run.
-VARIANTS = [ANSWER_ROW, _spectral_row(), _table_row()]
+VARIANTS = [ANSWER_ROW, _spectral_row(), TABLE_ROW]
 energies = pytest.mark.parametrize("row", ENERGIES, ids=lambda row: row.name)
 and_variants = pytest.mark.parametrize(
     "row", ENERGIES + VARIANTS, ids=lambda row: row.name
@@ -216,16 +217,49 @@ def test_binding_condition_and_level_changes_nothing(row):
     @jax.vmap
     def both(x, y, t):
         whole = jax.value_and_grad(energy, 2)(params, x, y, t)
-        bound = jax.value_and_grad(energy.bind(params, x, t))(y)
+        landscape = energy.bind(params, x, t)
+        bound = jax.value_and_grad(landscape)(y)
         plain = types.bind(energy.apply, params, x, t)(y)
         at = types.Landscape(energy, params, x).at(t)(y)
-        return whole, bound, plain, at, types.Landscape(energy, params, x)(y, t)
+        others = plain, at, types.Landscape(energy, params, x)(y, t)
+        return whole, bound, others, types.gradient(landscape)(y)
 
-    (value, grad), (bound_value, bound_grad), *others = both(x, y, t)
-    np.testing.assert_allclose(bound_value, value, rtol=1e-5, atol=1e-6)
-    assert _relative(bound_grad - grad, grad) < 1e-5
-    for other in others:
+    (value, grad), (bound_value, bound_grad), others, own_grad = both(x, y, t)
+    for other in (bound_value, *others):
         np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-6)
+    for other in (bound_grad, own_grad):
+        assert _relative(other - grad, grad) < 1e-5
+
+
+@pytest.mark.parametrize("row", [ENERGIES[0], TABLE_ROW], ids=["none", "its own"])
+def test_a_scaled_landscape_s_value_and_gradient_are_divided(row):
+    energy, params, x, y, t = _case(row, num_rows=1)
+    landscape = energy.bind(params, x[0], t[0])
+    assert hasattr(landscape, "grad") == (row is TABLE_ROW)
+    in_nats = types.scaled(landscape, 0.25)
+    np.testing.assert_array_equal(in_nats(y[0]), 4 * landscape(y[0]))
+    grad = jax.grad(landscape)(y[0])
+    for found in (jax.grad(in_nats)(y[0]), types.gradient(in_nats)(y[0])):
+        np.testing.assert_allclose(found, 4 * grad, rtol=1e-5, atol=1e-7)
+
+
+def test_a_gradient_of_its_own_is_as_exact_near_a_minimum():
+    energy, params, x, y, t = _case(TABLE_ROW)
+    # The bias that makes E = 0 at the first row: |W h + b|^2 of small W h + b.
+    last = params["fc4"]
+    network = mlp.MLP(D, D, 16, "squared_norm", 10)
+    condition = network.apply({"params": params}, x[0], t[0], method="condition")
+    h = network.apply({"params": params}, condition, y[0], method="hidden")
+    params = params | {"fc4": last | {"bias": -(h @ last["kernel"])}}
+    landscape = energy.bind(params, x[0], t[0])
+    errors = []
+    for offset in np.random.default_rng(1).normal(size=(8, D)) * 1e-2:
+        near = y[0] + jnp.float32(offset)
+        _, grad = _oracle(TABLE_ROW, params, x[0], near, t[0])
+        both = types.gradient(landscape)(near), jax.grad(landscape)(near)
+        errors.append([_relative(found - grad, grad) for found in both])
+    own, by_energy = np.sqrt(np.mean(np.square(errors), axis=0))
+    assert 1e-6 < own < 2 * by_energy
 
 
 @energies

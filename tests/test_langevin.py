@@ -15,6 +15,7 @@ import pytest
 from scipy import special
 
 from ired_jax.samplers import langevin
+from ired_jax.types import WithGrad
 from tests import references, toys
 
 SIGMAS = 5
@@ -610,6 +611,20 @@ def test_each_point_is_evaluated_once(adjusted):
     jax.block_until_ready(chain(jnp.ones(3)))
     jax.effects_barrier()
     assert len(calls) == 7 + 1
+
+
+def test_a_gradient_that_an_energy_brings_moves_where_no_energy_is_needed():
+    y, options = np.ones((4, 3)), {"step_size": 0.1, "temperature": 1.0, "num_steps": 5}
+    only_grad = WithGrad(lambda y: jnp.nan * jnp.sum(y), lambda y: y)
+    only_energy = WithGrad(_half_square, lambda y: jnp.nan * y)
+    for landscape, more in (
+        (only_grad, {}),
+        (only_energy, {"trace": True}),
+        (only_energy, {"adjusted": True}),
+    ):
+        found, _ = _run(landscape, y, **options, **more)
+        expected, _ = _run(_half_square, y, **options, **more)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_an_energy_that_nobody_asks_for_is_not_computed():

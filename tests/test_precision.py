@@ -159,6 +159,19 @@ def test_gradients_of_the_energies_are_within_8_u_of_float32(which):
             assert 0.1 < error / FORMATS[name].unit_roundoff < 8
 
 
+def test_a_gradient_that_an_energy_brings_is_in_the_format_too():
+    size = 9
+    energy = mlp.make_mlp(size, size, width=16)
+    params = energy.init(jax.random.key(0))
+    x, y = jax.random.normal(jax.random.key(1), (2, size))
+    exact = jax.grad(energy, 2)(params, x, y, T)
+    for name in ROUNDED:
+        landscape = in_precision(energy, name).bind(params, x, T)
+        for grad in (landscape.grad(y), jax.grad(landscape)(y)):
+            error = np.linalg.norm(grad - exact) / np.linalg.norm(exact)
+            assert 0.1 < error / FORMATS[name].unit_roundoff < 8
+
+
 @pytest.mark.parametrize("name, unit", [("tf32", "HIGH, HIGH"), ("bfloat16", "bf16")])
 def test_an_accelerator_is_told_the_unit_of_every_product(name, unit):
     """Lowered for a GPU, forward and backward; float32 is asked for as well."""

@@ -4,6 +4,7 @@ Source: Du, Mao, Tenenbaum, arXiv 2406.11179, section 4 and the released code. T
 network is kept exactly, so that published weights can be imported and compared.
 """
 
+from functools import partial
 from typing import Literal
 
 import chex
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from ired_jax.types import Array, Energy, EnergyFn, Params
+from ired_jax.types import Array, Energy, EnergyFn, Params, WithGrad
 
 Head = Literal["squared_norm", "scalar"]
 TIME_WIDTH = 128
@@ -100,13 +101,16 @@ class MLP(nn.Module):
         both = self.modulate2(time), self.modulate3(time)
         return [part for out in both for part in jnp.split(out, 2, axis=-1)]
 
-    def energy(self, condition: tuple[Array, ...], y: Array) -> Array:
-        """E(y) given the parts that `condition` computed."""
+    def hidden(self, condition: tuple[Array, ...], y: Array) -> Array:
+        """The units of the third layer [width], given what `condition` computed."""
         x_part, gain2, bias2, gain3, bias3 = condition
         h = nn.swish(x_part + self.fc1_y(y))
         h = nn.swish(self.fc2(h) * gain2 + bias2)
-        h = nn.swish(self.fc3(h) * gain3 + bias3)
-        out = self.fc4(h)
+        return nn.swish(self.fc3(h) * gain3 + bias3)
+
+    def energy(self, condition: tuple[Array, ...], y: Array) -> Array:
+        """E(y) given the parts that `condition` computed."""
+        out = self.fc4(self.hidden(condition, y))
         # squared_norm: E = |out|^2;  scalar: E = out
         return out[0] if self.head == "scalar" else jnp.sum(out * out)
 
@@ -158,10 +162,30 @@ def make_mlp(
         chex.assert_shape(x, (x_size,))
         chex.assert_shape(t, ())
         condition = network.apply({"params": params}, x, t, method="condition")
-        return Partial(energy_at, params, condition)
+        energy_fn = Partial(energy_at, params, condition)
+        # |W^T h + b|^2 has the gradient 2 (W W^T h + W b) in h: one product of width^2
+        # for two of width y_size. Small batches lose: W W^T costs as much as its use
+        # in some hundred gradients of one row.
+        if head == "scalar" or width >= 2 * y_size:
+            return energy_fn
+        weight, bias = params["fc4"]["kernel"], params["fc4"]["bias"]
+        last = weight @ weight.T, weight @ bias
+        return WithGrad(energy_fn, Partial(grad_at, params, condition, last))
 
     def energy_at(params: Params, condition: tuple[Array, ...], y: Array) -> Array:
         chex.assert_shape(y, (y_size,))
         return network.apply({"params": params}, condition, y, method="energy")
+
+    def grad_at(
+        params: Params,
+        condition: tuple[Array, ...],
+        last: tuple[Array, Array],
+        y: Array,
+    ) -> Array:
+        chex.assert_shape(y, (y_size,))
+        hidden = partial(network.apply, {"params": params}, condition, method="hidden")
+        h, pull_back = jax.vjp(hidden, y)
+        weight, bias = last
+        return pull_back(2 * (h @ weight + bias))[0]
 
     return Energy(init, apply, bind)

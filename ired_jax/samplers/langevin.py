@@ -18,7 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax.types import Array, EnergyFn
+from ired_jax.types import Array, EnergyFn, gradient
 
 
 class LangevinInfo(NamedTuple):
@@ -57,7 +57,8 @@ def sample(
 
     Args:
       key: typed or raw PRNG key of this chain.
-      energy_fn: y [D] -> (), the energy to sample at `temperature`.
+      energy_fn: y [D] -> (), the energy to sample at `temperature`; a plain chain
+        without trace takes its `grad`, if it brings one, and never computes E.
       y: [D] floating, the start.
       step_size: () or [num_steps], at least 0.
       temperature: (), at least 0; positive if `adjusted`.
@@ -83,7 +84,8 @@ def sample(
     step_size = jnp.asarray(step_size, y.dtype)
     if step_size.ndim:
         chex.assert_shape(step_size, (num_steps,))
-    drift = partial(_clipped_value_and_grad, energy_fn, grad_clip)
+    needs_energy = adjusted or trace
+    drift = partial(_energy_and_clipped_grad, energy_fn, grad_clip, needs_energy)
     move = partial(
         _adjusted_move if adjusted else _plain_move,
         drift=drift,
@@ -150,8 +152,12 @@ def _adjusted_move(key, state, *, h, drift, temperature, bounds):
     return chosen, alpha, state.energy
 
 
-def _clipped_value_and_grad(energy_fn, grad_clip, y):
-    energy, grad = jax.value_and_grad(energy_fn)(y)
+def _energy_and_clipped_grad(energy_fn, grad_clip, needs_energy, y):
+    """E, 0 if nobody needs it, and dE/dy."""
+    if needs_energy:
+        energy, grad = jax.value_and_grad(energy_fn)(y)
+    else:
+        energy, grad = jnp.zeros((), y.dtype), gradient(energy_fn)(y)
     if grad_clip is not None:
         grad = jnp.clip(grad, -grad_clip, grad_clip)
     return energy, grad
