@@ -99,6 +99,22 @@ def parser(description: str, **defaults) -> argparse.ArgumentParser:
     return flags
 
 
+def some_of(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of a flag that names some of these, with commas between."""
+    allowed = tuple(allowed)
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        for name in names:
+            if name not in allowed:
+                raise argparse.ArgumentTypeError(
+                    f"{name!r}: allowed are {', '.join(allowed)}"
+                )
+        return names
+
+    return parse
+
+
 def start(flags: argparse.Namespace) -> argparse.Namespace:
     """Selects the device, before the first array is made."""
     if flags.repeats < 1 or flags.batch_size < 1 or flags.n < 1:

@@ -339,16 +339,17 @@ def compare(made: dict, calls: dict) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     flags = harness.parser(__doc__.splitlines()[0])
-    flags.add_argument("--works", default=",".join(WORKS))
-    flags.add_argument("--systems", default=",".join(HAVE))
+    flags.add_argument("--works", type=harness.some_of(WORKS), default=WORKS)
+    flags.add_argument("--systems", type=harness.some_of(HAVE), default=tuple(HAVE))
     flags = harness.start(flags.parse_args(argv))
     inputs = systems.make_inputs(flags)
-    names = flags.systems.split(",")
-    uses_torch = any(name not in ("ired_jax", "blackjax") for name in names)
+    uses_torch = any(name not in ("ired_jax", "blackjax") for name in flags.systems)
     device = harness.torch_device(flags) if uses_torch else None
+    # Ours in any case: the others are compared with it.
+    names = ("ired_jax", *(name for name in flags.systems if name != "ired_jax"))
     made = make_systems(inputs, names, device)
     calls, peers = {}, []
-    for work in flags.works.split(","):
+    for work in flags.works:
         for name, system in made.items():
             if work not in HAVE[name]:
                 continue

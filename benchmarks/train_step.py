@@ -98,12 +98,10 @@ def _earlier(strategy: str, work: str, num_steps: int, flags) -> list[Peer]:
 
 def main(argv: list[str] | None = None) -> None:
     flags = harness.parser(__doc__.splitlines()[0])
-    flags.add_argument("--strategies", default=None)
+    flags.add_argument("--strategies", type=harness.some_of(STRATEGIES))
     flags.add_argument("--torch", type=int, choices=(0, 1), default=1)
     flags = harness.start(flags.parse_args(argv))
-    chosen = QUICK if flags.quick else STRATEGIES
-    if flags.strategies:
-        chosen = flags.strategies.split(",")
+    chosen = flags.strategies or (QUICK if flags.quick else STRATEGIES)
     results = []
     for strategy in chosen:  # a strategy's peers together: memory holds one buffer
         results += harness.measure(make_peers(strategy, flags), flags)

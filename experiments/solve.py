@@ -135,6 +135,14 @@ def check(matrices: np.ndarray) -> None:
         )
 
 
+def _is_symmetric_positive_definite(matrices: np.ndarray) -> np.ndarray:
+    """[N, n, n] -> [N] bool, symmetric up to the rounding of float32."""
+    a = matrices.astype(np.float64)
+    gap = np.abs(a - np.swapaxes(a, 1, 2)).max(axis=(1, 2))
+    is_symmetric = gap <= 1e-5 * np.abs(a).max(axis=(1, 2))
+    return is_symmetric & (np.linalg.eigvalsh(a)[:, 0] > 0)
+
+
 def read(path: str) -> np.ndarray:
     """Matrices of a .npy file, [N, n, n]; one alone [n, n] counts as N = 1."""
     try:
@@ -189,6 +197,13 @@ def main(argv: list[str]) -> None:
     )
     output = cli.output_path(output)
     answers = solve(matrices)
+    unlike = np.flatnonzero(~_is_symmetric_positive_definite(matrices))
+    if unlike.size:
+        say(
+            f"{unlike.size} of {len(matrices)} matrices, number {unlike[0]} first, are"
+            " not symmetric and positive definite as all that the model has seen:"
+            " look at their residuals"
+        )
     buffer = io.BytesIO()
     np.save(buffer, answers.inverse)
     table = output.with_suffix(".csv")

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import harness, memory, precision, sampler, systems, torch_baseline
+from benchmarks import (
+    harness,
+    memory,
+    precision,
+    sampler,
+    systems,
+    torch_baseline,
+    train_step,
+)
 from benchmarks.harness import Peer, Result
 from ired_jax import diffusion
 from ired_jax.samplers import descent
@@ -105,6 +113,16 @@ def test_rows_hold_what_a_reader_needs_and_accumulate(tmp_path):
 def test_sizes_below_one_are_refused():
     with pytest.raises(SystemExit, match="at least 1"):
         make_flags(None, "--repeats=0")
+
+
+@pytest.mark.parametrize(
+    "question, name",
+    [(sampler, "works"), (sampler, "systems"), (train_step, "strategies")],
+)
+def test_names_that_do_not_exist_are_refused_with_those_that_do(question, name, capsys):
+    with pytest.raises(SystemExit):
+        question.main([f"--{name}=foo"])
+    assert f"--{name}: 'foo': allowed are " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("asked", ["energy and gradient", "gradient"])

@@ -85,6 +85,21 @@ def test_solve_from_python_gives_what_the_command_gives(run, tmp_path):
     np.testing.assert_array_equal(answers.inverse, written)
 
 
+def test_solve_says_which_matrices_are_unlike_those_of_the_training(
+    run, tmp_path, capsys
+):
+    unlike = "not symmetric and positive definite"
+    a = matrices()
+    solve_with(run, tmp_path, a + 1e-7 * np.triu(a, 1))
+    assert unlike not in capsys.readouterr().out
+    tilted = a + 0.1 * np.triu(np.ones((3, 3)), 1)
+    for other in (tilted, np.concatenate([a[:1], -a[:1]])):
+        solve_with(run, tmp_path, other)
+        said = " ".join(capsys.readouterr().out.split())
+        assert unlike in said
+    assert "1 of 2 matrices, number 1 first, are not symmetric" in said
+
+
 BAD_INPUTS = [
     (np.ones((2, 3, 4)), r"shape \(2, 3, 4\), must be \(N, n, n\)"),
     (np.ones((0, 3, 3)), "N >= 1"),
