@@ -25,7 +25,7 @@ from ired_jax.precision import FORMATS, in_precision
 from ired_jax.tasks.base import Task
 from ired_jax.tasks.inverse import make_inverse
 from ired_jax.training import Contrast, Problem, TrainState
-from ired_jax.types import Energy
+from ired_jax.types import Array, Energy
 
 
 class Evaluation(NamedTuple):
@@ -102,7 +102,13 @@ def _of_all_seeds(steps: Callable) -> Callable:
 
     # The caches of a CPU hold one seed: one after the other is a sixth faster there.
     def in_turn(states: TrainState):
-        states, metrics = jax.lax.map(steps, states)
+        def one(states: TrainState, index: Array):
+            state, metrics = steps(jax.tree.map(lambda leaf: leaf[index], states))
+            # In place: `jax.lax.map` would hold all states twice, and copy more.
+            put = partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
+            return jax.tree.map(put, states, state), metrics
+
+        states, metrics = jax.lax.scan(one, states, jnp.arange(len(states.step)))
         return states, jax.tree.map(jnp.transpose, metrics)
 
     return in_turn

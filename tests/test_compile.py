@@ -209,6 +209,18 @@ def test_the_donated_state_is_updated_in_place():
     assert memory.temp_size_in_bytes < ring  # and no second one exists
 
 
+def test_the_states_of_several_seeds_are_held_once():
+    config = importlib.import_module("configs.none").get_config("smoke,mlp")
+    sizes = {"task.n": 2, "train.num_seeds": 8, "train.batch_size": 4}
+    config.update_from_flattened_dict(sizes)
+    experiment = build(config)
+    state = jax.eval_shape(experiment.init_state)
+    memory = experiment.dispatch().lower(state).compile().memory_analysis()
+    assert memory.alias_size_in_bytes == memory.argument_size_in_bytes
+    one = memory.argument_size_in_bytes / 8
+    assert memory.temp_size_in_bytes < 3 * one  # one at work, its update beside it
+
+
 # A tiny step that does run
 
 
