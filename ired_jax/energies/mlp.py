@@ -164,8 +164,8 @@ def make_mlp(
         condition = network.apply({"params": params}, x, t, method="condition")
         energy_fn = Partial(energy_at, params, condition)
         # |W^T h + b|^2 has the gradient 2 (W W^T h + W b) in h: one product of width^2
-        # for two of width y_size. Small batches lose: W W^T costs as much as its use
-        # in some hundred gradients of one row.
+        # for two of width y_size. At n = 20, W W^T costs what it saves in 700 gradients
+        # (rows times steps): little for a batch of chains, much for a single row.
         if head == "scalar" or width >= 2 * y_size:
             return energy_fn
         weight, bias = params["fc4"]["kernel"], params["fc4"]["bias"]
