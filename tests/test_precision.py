@@ -170,6 +170,9 @@ def test_a_gradient_that_an_energy_brings_is_in_the_format_too():
         for grad in (landscape.grad(y), jax.grad(landscape)(y)):
             error = np.linalg.norm(grad - exact) / np.linalg.norm(exact)
             assert 0.1 < error / FORMATS[name].unit_roundoff < 8
+        # Three layers forth and back and W W^T, each product of two rounded operands.
+        steps = str(jax.make_jaxpr(landscape.grad)(y))
+        assert steps.count("reduce_precision[") == 2 * 7
 
 
 @pytest.mark.parametrize("name, unit", [("tf32", "HIGH, HIGH"), ("bfloat16", "bf16")])
