@@ -87,7 +87,7 @@ class Landscape(NamedTuple):
 
 
 class WithGrad(NamedTuple):
-    """An `EnergyFn` that brings its gradient."""
+    """An `EnergyFn` y [D] -> () that brings its gradient, y [D] -> dE/dy [D]."""
 
     energy_fn: Callable[[Array], Array]
     grad: Callable[[Array], Array]
@@ -97,7 +97,11 @@ class WithGrad(NamedTuple):
 
 
 def gradient(energy_fn: EnergyFn) -> Callable[[Array], Array]:
-    """y -> dE/dy [D], for whoever does not need E: its own where it brings one."""
+    """y -> dE/dy [D]: the landscape's own where it brings one, else by `jax.grad`.
+
+    For chains. Its own may cost some gradients beforehand, as W W^T does: where one is
+    needed alone, or E with it, `jax.grad` is less work.
+    """
     return getattr(energy_fn, "grad", None) or jax.grad(energy_fn)
 
 

@@ -592,6 +592,16 @@ MUTANTS = (
         ),
         test_diffusion.test_the_noise_as_gradient_gives_back_the_start,
     ),
+    # Seeds
+    Mutant(
+        "seeds",
+        "each begins where the one before it ended",
+        "experiments.build",
+        one(
+            "lambda leaf: leaf[index], states)", "lambda leaf: leaf[index - 1], states)"
+        ),
+        test_runs.test_each_of_several_seeds_takes_the_steps_that_it_takes_alone,
+    ),
     # Energies
     Mutant(
         "energies",

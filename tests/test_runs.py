@@ -312,7 +312,22 @@ def test_a_metric_that_the_schema_does_not_name_is_an_error():
     assert all(unit is not None and meaning for unit, meaning in SCHEMA.values())
 
 
-def test_seeds_trained_at_once_are_the_seeds_trained_alone(finished, tmp_path):
+def test_each_of_several_seeds_takes_the_steps_that_it_takes_alone():
+    """Nothing goes from one to the next in the dispatch that they share."""
+
+    def after_a_dispatch(**fields):
+        experiment = build(tiny.get_config("none", **fields))
+        return experiment, experiment.dispatch()(experiment.init_state())[0]
+
+    experiment, several = after_a_dispatch(train__num_seeds=3, seed=5)
+    for index in range(3):
+        _, alone = after_a_dispatch(seed=5 + index)
+        of_seed = experiment.of_seed(several, index)
+        assert of_seed.step == alone.step > 0
+        chex.assert_trees_all_close(of_seed.params, alone.params, rtol=1e-3, atol=1e-5)
+
+
+def test_several_seeds_are_one_run_with_a_result_each(finished, tmp_path):
     """One directory, a result for each seed, and each seed the run that it is alone."""
     directory, _, alone = finished
     both = train(config_of(6, train__num_seeds=2), tmp_path)

@@ -58,7 +58,7 @@ def sample(
     Args:
       key: typed or raw PRNG key of this chain.
       energy_fn: y [D] -> (), the energy to sample at `temperature`; a plain chain
-        without trace takes its `grad`, if it brings one, and never computes E.
+        without trace moves by its `grad`, if it brings one.
       y: [D] floating, the start.
       step_size: () or [num_steps], at least 0.
       temperature: (), at least 0; positive if `adjusted`.
