@@ -18,10 +18,12 @@ STEPS = {"none": {}, "cd_full": {"sampler.num_steps": 30}}
 def main(argv: list[str] | None = None) -> None:
     flags = harness.parser(__doc__.splitlines()[0], repeats=15)
     flags = harness.start(flags.parse_args(argv))
-    task = make_inverse(flags.n)
+    source = make_inverse(n=flags.n).train
 
     def draw(key):
-        return jax.vmap(task.train.draw)(jax.random.split(key, flags.batch_size))
+        return jax.vmap(partial(source.draw, source.data))(
+            jax.random.split(key, flags.batch_size)
+        )
 
     key = jax.random.key(flags.seed)
     run, seconds = harness.compiled(draw, key)

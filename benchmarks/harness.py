@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ired_jax.precision import FORMATS
+from ired_jax.precision import PRECISIONS
 
 OUT = Path(__file__).parent / "out"
 OURS = "ired_jax"
@@ -122,8 +122,7 @@ def start(flags: argparse.Namespace) -> argparse.Namespace:
     if flags.quick:
         flags.repeats = min(flags.repeats, 3)
     jax.config.update("jax_platforms", "cpu" if flags.device == "cpu" else "cuda")
-    told = FORMATS[flags.precision].precision.name.lower()
-    jax.config.update("jax_default_matmul_precision", told)
+    jax.config.update("jax_default_matmul_precision", PRECISIONS[flags.precision])
     try:
         device = jax.devices()[0]
     except RuntimeError as error:

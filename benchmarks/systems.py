@@ -13,7 +13,7 @@ from ired_jax import blocks, convert, diffusion
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.mlp import make_mlp
 from ired_jax.tasks.inverse import make_inverse
-from ired_jax.types import Array, Energy, Params
+from ired_jax.types import Array, Energy, Example, Params
 
 NUM_LEVELS = 10
 WIDTH = 512
@@ -40,7 +40,8 @@ class Inputs(NamedTuple):
 
 def of_all_rows(inputs: Inputs, one: Callable) -> Callable:
     """one(params, *row) -> (params, *rows), as the train step calls its chains."""
-    at_once = blocks.rows_at_once(inputs.energy, inputs.x.shape[1], inputs.y.shape[1])
+    example = jax.eval_shape(lambda: Example(inputs.x[0], inputs.y[0]))
+    at_once = blocks.rows_at_once(inputs.energy, example)
     return lambda params, *rows: blocks.vmap(partial(one, params), at_once)(*rows)
 
 
@@ -48,10 +49,11 @@ def make_inputs(flags: argparse.Namespace, *, num_levels: int = NUM_LEVELS) -> I
     """Weights whose input gradient has unit size, as denoising makes it, and rows."""
     key = jax.random.key(flags.seed)
     keys = [jax.random.fold_in(key, i) for i in range(4)]
-    task, size = make_inverse(flags.n), flags.n**2
+    source, size = make_inverse(n=flags.n).train, flags.n**2
     schedule = diffusion.make_schedule("cosine", num_levels)
     energy = make_mlp(size, size, width=WIDTH, num_levels=num_levels)
-    x, y0 = jax.vmap(task.train.draw)(jax.random.split(keys[1], flags.batch_size))
+    rows = jax.random.split(keys[1], flags.batch_size)
+    x, y0 = jax.vmap(partial(source.draw, source.data))(rows)
     t = jnp.arange(flags.batch_size, dtype=jnp.int32) % num_levels
     eps = jax.random.normal(keys[2], y0.shape)
     y = schedule.a[t][:, None] * y0 + schedule.s[t][:, None] * eps

@@ -9,9 +9,10 @@ import time
 
 from benchmarks import harness, systems
 from benchmarks.harness import Peer
-from experiments.build import build
+from experiments import fields
+from experiments.build import build, make_experiment
 
-STRATEGIES = (
+STRATEGIES = (  # configs
     "none",
     "nce_random",
     "nce_noise",
@@ -33,23 +34,24 @@ class Step:
         experiment = build(config)
         self.state = experiment.init_state()
         begin = time.perf_counter()
-        self.executable = experiment.dispatch().lower(self.state).compile()
+        self.data = experiment.train_data
+        step = experiment.dispatch()
+        self.executable = step.lower(self.state, self.data).compile()
         self.compile_s = time.perf_counter() - begin
 
     def __call__(self):
-        self.state, metrics = self.executable(self.state)
+        self.state, metrics = self.executable(self.state, self.data)
         return metrics
 
 
 def make_config(strategy: str, flags, **overrides):
     """A config file's run at the sizes of the flags, the warm-up already over."""
     config = importlib.import_module(f"configs.{strategy}").get_config()
-    fields = {"task.n": flags.n, "train.batch_size": flags.batch_size}
-    fields |= {"train.steps_per_dispatch": 1}
-    fields |= {"energy.name": "mlp", "train.learning_rate": 1e-6, "seed": flags.seed}
-    fields |= overrides
-    config.update_from_flattened_dict(fields)
-    return config
+    changes = {"task.n": flags.n, "train.batch_size": flags.batch_size}
+    changes |= {"train.steps_per_dispatch": 1}
+    changes |= {"energy.name": "mlp", "train.learning_rate": 1e-6, "seed": flags.seed}
+    given = fields.flatten(config)
+    return fields.nest(fields.replace(make_experiment, given, changes | overrides))
 
 
 def variants(strategy: str, flags):
@@ -59,15 +61,15 @@ def variants(strategy: str, flags):
     rows = []
     for num_steps in CHAIN_STEPS[-1:] if flags.quick else CHAIN_STEPS:
         for which in ("in_range", "all"):
-            fields = {"sampler.num_steps": num_steps, "negatives.rows": which}
-            rows.append((fields, {"K": num_steps, "rows": which}))
+            changes = {"sampler.num_steps": num_steps, "negatives.rows": which}
+            rows.append((changes, {"K": num_steps, "rows": which}))
     return rows
 
 
 def make_peers(strategy: str, flags) -> list[Peer]:
     peers, seen = [], set()
-    for fields, params in variants(strategy, flags):
-        step = Step(make_config(strategy, flags, **fields))
+    for changes, params in variants(strategy, flags):
+        step = Step(make_config(strategy, flags, **changes))
         work = "_".join([strategy, *(f"K{v}" for k, v in params.items() if k == "K")])
         peers.append(Peer("ired_jax", work, step, step.compile_s, params=params))
         if strategy in EARLIER and flags.torch and work not in seen:

@@ -12,14 +12,19 @@ from configs import base
 
 
 def get_config(presets: str = "") -> ConfigDict:
-    config = base.get_config()
-    config.negatives.strategy = "langevin"
-    config.negatives.level_low = 0.2
-    config.negatives.level_high = 0.8
-    config.replay.share = 0.95
-    config.filter.mode = "batch_quantile"
-    config.loss.warmup = 20_000
-    config.loss.contrastive = "cd"
-    config.loss.weight = 0.05
-    config.train.beta1, config.train.beta2 = 0.0, 0.999
-    return base.apply(config, presets)
+    return base.inversion(
+        presets,
+        {
+            "objectives": ("denoising", "contrast"),
+            "negatives.strategy": "langevin",
+            "negatives.level_low": 0.2,
+            "negatives.level_high": 0.8,
+            "replay.share": 0.95,
+            "filter.mode": "batch_quantile",
+            "loss.contrastive": "cd",
+            "loss.weight": 0.05,
+            "loss.warmup": 20_000,
+            "train.beta1": 0.0,
+            "train.beta2": 0.999,
+        },
+    )

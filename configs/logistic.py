@@ -12,9 +12,14 @@ from configs import base
 
 
 def get_config(presets: str = "") -> ConfigDict:
-    config = base.get_config()
-    config.negatives.strategy = "langevin"
-    config.loss.contrastive = "logistic"
-    config.loss.weight = 0.05
-    config.train.beta1, config.train.beta2 = 0.0, 0.999
-    return base.apply(config, presets)
+    return base.inversion(
+        presets,
+        {
+            "objectives": ("denoising", "contrast"),
+            "negatives.strategy": "langevin",
+            "loss.contrastive": "logistic",
+            "loss.weight": 0.05,
+            "train.beta1": 0.0,
+            "train.beta2": 0.999,
+        },
+    )

@@ -9,9 +9,13 @@ from configs import base
 
 
 def get_config(presets: str = "") -> ConfigDict:
-    config = base.get_config()
-    config.negatives.strategy = "mixed"
-    config.negatives.noise_scale = 3.0
-    config.loss.contrastive = "logistic"
-    config.loss.weight = 0.5
-    return base.apply(config, presets)
+    return base.inversion(
+        presets,
+        {
+            "objectives": ("denoising", "contrast"),
+            "negatives.strategy": "mixed",
+            "negatives.noise_scale": 3.0,
+            "loss.contrastive": "logistic",
+            "loss.weight": 0.5,
+        },
+    )

@@ -9,8 +9,12 @@ from configs import base
 
 
 def get_config(presets: str = "") -> ConfigDict:
-    config = base.get_config()
-    config.negatives.strategy = "nce_random"
-    config.loss.contrastive = "logistic"
-    config.loss.weight = 0.5
-    return base.apply(config, presets)
+    return base.inversion(
+        presets,
+        {
+            "objectives": ("denoising", "contrast"),
+            "negatives.strategy": "random",
+            "loss.contrastive": "logistic",
+            "loss.weight": 0.5,
+        },
+    )

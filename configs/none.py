@@ -2,7 +2,7 @@
 
 python -m experiments.train --config=configs/none.py
 
-q209 is --config=configs/none.py:mlp --config.energy.head=scalar.
+q209, and q207 by its write-up, is :mlp --config.energy.head=scalar.
 """
 
 from ml_collections import ConfigDict
@@ -11,4 +11,4 @@ from configs import base
 
 
 def get_config(presets: str = "") -> ConfigDict:
-    return base.apply(base.get_config(), presets)
+    return base.inversion(presets, {"objectives": ("denoising",)})

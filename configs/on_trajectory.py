@@ -5,7 +5,7 @@
 
 States of the inference loop of the two sharpest levels, where an error of the answer
 counts most, noised like the positives. The weight may be large: a pair says nothing
-once the answer is right. n = 10, sixteen paired seeds: RESULTS.md.
+once the answer is right. n = 10, sixteen paired seeds: docs/results/inverse.md.
 """
 
 from ml_collections import ConfigDict
@@ -14,10 +14,14 @@ from configs import base
 
 
 def get_config(presets: str = "") -> ConfigDict:
-    config = base.get_config()
-    config.negatives.strategy = "on_trajectory"
-    config.negatives.level_high = 0.15
-    config.loss.contrastive = "cd"
-    config.loss.weight = 100.0
-    config.train.denoise_share = 0.5
-    return base.apply(config, presets)
+    return base.inversion(
+        presets,
+        {
+            "objectives": ("denoising", "contrast"),
+            "negatives.strategy": "on_trajectory",
+            "negatives.level_high": 0.15,
+            "loss.contrastive": "cd",
+            "loss.weight": 100.0,
+            "train.denoise_share": 0.5,
+        },
+    )

@@ -1,109 +1,202 @@
-"""Turns a config into library calls: with `build_negatives` the reader of its fields.
+"""Turns a config into library calls.
 
-A new task or energy is one line in a table here.
+`make_experiment` is the root of all fields: what a config may hold is found by walking
+its signature (see `experiments.fields`). A new task, energy, objective or strategy is a
+module of its package and is not named here.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from experiments.build_negatives import build_contrast, first_step
+from experiments import fields
 from experiments.errors import UserError
-from experiments.fields import Fields
-from ired_jax import blocks, diffusion, training
+from experiments.parts import (
+    NETWORK,
+    OBJECTIVES,
+    TASK,
+    Data,
+    Evaluation,
+    Periods,
+    first_step_maker,
+    known_of_task,
+    make_block_rows,
+    make_energy,
+    make_optimizer,
+    make_periods,
+)
+from ired_jax import energies, objectives, tasks, training
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.matrix import make_matrix
-from ired_jax.energies.mlp import make_mlp
-from ired_jax.energies.spectral import normalise
-from ired_jax.precision import FORMATS, in_precision
-from ired_jax.tasks.base import Task
-from ired_jax.tasks.inverse import make_inverse
-from ired_jax.training import Contrast, Problem, TrainState
-from ired_jax.types import Array, Energy
-
-
-class Evaluation(NamedTuple):
-    """How answers are scored."""
-
-    num_examples: int
-    num_examples_running: int
-    batch_size: int
-    num_steps: int
-    double_steps: bool
-    tolerance: float  # 0: all steps are taken
-    bounds: float  # 0: the split's own
-
-
-class Periods(NamedTuple):
-    """The length of a run and what happens when, in steps."""
-
-    num_steps: int
-    steps_per_dispatch: int
-    log_every: int
-    eval_every: int
-    patience: int
+from ired_jax.fields import Choice, Choices, Field, Names, Package, Part
+from ired_jax.objectives.base import Objective
+from ired_jax.precision import in_precision, make_loss_energy
+from ired_jax.tasks.base import Inference, Task
+from ired_jax.training import Ema, TrainState
+from ired_jax.types import Array, Energy, Example, Tree
 
 
 class Experiment(NamedTuple):
     """All that a config stands for."""
 
     task: Task
-    problem: Problem
-    contrast: Contrast | None
+    energy: Energy  # in float32
+    schedule: Schedule
+    example: Example  # shapes and dtypes of one
+    objectives: Mapping[str, Objective]
+    phases: tuple[tuple[int, tuple[str, ...]], ...]  # (first step, objectives)
     optimizer: optax.GradientTransformation
-    step_fn: Callable  # one train step of one seed
-    denoise_fn: Callable  # the same without negatives, for the steps before theirs
-    contrast_from: int  # the first step with negatives; 0 if there are none
-    batch_size: int  # rows of the denoising loss
+    step_fns: tuple[Callable, ...]  # one train step of one seed, for each phase
+    batch_size: int  # examples of a step
+    block_rows: int | None
     periods: Periods
     evaluation: Evaluation
     seeds: tuple[int, ...]
 
     @property
-    def schedule(self) -> Schedule:
-        return self.problem.schedule
+    def train_data(self) -> Tree:
+        """The data that every step gets."""
+        return self.task.train.data
+
+    @property
+    def inference(self) -> Inference:
+        return self.task.inference
+
+    @property
+    def contrast(self) -> Any:
+        """What the contrastive objective is made of; None without one."""
+        return getattr(self.objectives.get("contrast"), "spec", None)
 
     def init_state(self) -> TrainState:
         """The first state; several seeds are stacked along a leading axis."""
         make = partial(
             training.init_state,
-            problem=self.problem,
+            energy=self.energy,
+            objectives=self.objectives,
             optimizer=self.optimizer,
-            contrast=self.contrast,
+            example=self.example,
         )
         if len(self.seeds) == 1:
             return make(jax.random.key(self.seeds[0]))
         return jax.vmap(make)(jnp.stack([jax.random.key(seed) for seed in self.seeds]))
 
-    def dispatch(self, *, with_negatives: bool = True) -> Callable:
-        """state -> (state, metrics), `steps_per_dispatch` steps, the state donated."""
-        step_fn = self.step_fn if with_negatives else self.denoise_fn
-        steps = training.repeat(step_fn, self.periods.steps_per_dispatch)
+    def phase_at(self, step: int) -> int:
+        """The index of the phase that the step after `step` finished ones is in."""
+        return max(i for i, (first, _) in enumerate(self.phases) if step >= first)
+
+    def dispatch(self, phase: int = -1) -> Callable:
+        """(state, data) -> (state, metrics), jitted, the state donated.
+
+        `steps_per_dispatch` steps of a phase, by default of the last; metrics are
+        [steps], with several seeds [steps, seeds].
+        """
+        steps = training.repeat(self.step_fns[phase], self.periods.steps_per_dispatch)
         steps = steps if len(self.seeds) == 1 else _of_all_seeds(steps)
         return jax.jit(steps, donate_argnums=0)
 
-    def of_seed(self, tree, index: int):
+    def of_seed(self, tree: Tree, index: int) -> Tree:
         """The part of a state, or of parameters, that belongs to one seed."""
         if len(self.seeds) == 1:
             return tree
         return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
+def make_experiment(
+    *,
+    seed: Annotated[
+        int, Field("root of all random streams of training", at_least=0)
+    ] = 0,
+    data: Annotated[Tree, Choice(Data(), TASK, "data")] = "inverse",
+    task: Annotated[Task, Choice(Package(tasks), TASK)] = "inverse",
+    of_task: Annotated[Names, Part(known_of_task)],
+    network: Annotated[Energy, Choice(Package(energies), NETWORK)] = "matrix",
+    energy: Annotated[Energy, Part(make_energy, "energy")],
+    loss_energy: Annotated[Energy, Part(make_loss_energy, "precision")],
+    num_seeds: Annotated[
+        int,
+        Field("seed, seed + 1, .. in one program", at_least=1, group="train"),
+    ] = 1,
+    batch_size: Annotated[
+        int, Field("examples of a step, B", at_least=1, group="train")
+    ] = 2048,
+    block_rows: Annotated[int | None, Part(make_block_rows, "train")],
+    periods: Annotated[Periods, Part(make_periods, "train")],
+    first_step: Annotated[int, Choice(first_step_maker, OBJECTIVES, "train")] = (
+        "denoising",
+    ),
+    terms: Annotated[
+        Mapping[str, Objective], Choices(Package(objectives), OBJECTIVES)
+    ] = ("denoising",),
+    optimizer: Annotated[optax.GradientTransformation, Part(make_optimizer, "train")],
+    ema: Annotated[Ema, Part(Ema, "train")],
+    evaluation: Annotated[Evaluation, Part(Evaluation, "eval")],
+) -> Experiment:
+    """Puts the parts together."""
+    del data, network, loss_energy
+    phases = ((0, tuple(terms)),)
+    if first_step:
+        phases = ((0, ("denoising",)), (first_step, tuple(terms)))
+    make_step = partial(
+        training.make_train_step,
+        task.train,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        num_steps=periods.num_steps,
+        ema=ema,
+        block_rows=block_rows,
+    )
+    return Experiment(
+        task=task,
+        energy=in_precision(energy, "float32"),
+        schedule=of_task["schedule"],
+        example=of_task["example"],
+        objectives=terms,
+        phases=phases,
+        optimizer=optimizer,
+        step_fns=tuple(make_step({k: terms[k] for k in names}) for _, names in phases),
+        batch_size=batch_size,
+        block_rows=block_rows,
+        periods=periods,
+        evaluation=evaluation,
+        seeds=tuple(range(seed, seed + num_seeds)),
+    )
+
+
+def resolve(config: Mapping | ConfigDict) -> dict[str, Any]:
+    """Every field of a config, {group.field: value}, of one that holds some or all.
+
+    Raises:
+      UserError: a field that it does not have, or a value that is not allowed.
+    """
+    return fields.resolve(make_experiment, fields.flatten(config))
+
+
+def build(config: Mapping | ConfigDict) -> Experiment:
+    """Builds everything that a config names.
+
+    Raises:
+      UserError: a field that there is not, or whose value cannot work.
+    """
+    values = resolve(config)
+    experiment = fields.make(make_experiment, values)
+    _refuse_if_too_large(experiment, values)
+    return experiment
+
+
 def _of_all_seeds(steps: Callable) -> Callable:
-    """stacked states -> (stacked states, metrics [steps, seeds])."""
+    """(stacked states, data) -> (stacked states, metrics [steps, seeds])."""
     if jax.default_backend() != "cpu":
-        return jax.vmap(steps, out_axes=(0, 1))
+        return jax.vmap(steps, in_axes=(0, None), out_axes=(0, 1))
 
     # The caches of a CPU hold one seed: one after the other is a sixth faster there.
-    def in_turn(states: TrainState):
+    def in_turn(states: TrainState, data: Tree):
         def one(states: TrainState, index: Array):
-            state, metrics = steps(jax.tree.map(lambda leaf: leaf[index], states))
+            state, metrics = steps(jax.tree.map(lambda leaf: leaf[index], states), data)
             # In place: `jax.lax.map` would hold all states twice, and copy more.
             put = partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
             return jax.tree.map(put, states, state), metrics
@@ -114,165 +207,24 @@ def _of_all_seeds(steps: Callable) -> Callable:
     return in_turn
 
 
-TASKS = {
-    "inverse": lambda read: make_inverse(read("task.n", at_least=1)),
-}
-
-ENERGIES = {
-    "matrix": lambda read, task: make_matrix(
-        channels=read("energy.channels", at_least=1),
-        layers=read("energy.layers", at_least=1),
-        outputs=read("energy.outputs", at_least=1),
-        reach=read("energy.reach", one_of=("products", "direct")),
-        answer_layers=read("energy.answer_layers", at_least=0),
-    ),
-    "mlp": lambda read, task: make_mlp(
-        task.x_size,
-        task.y_size,
-        width=read("energy.width", at_least=1),
-        head=read("energy.head", one_of=("squared_norm", "scalar")),
-        num_levels=read("diffusion.num_levels", at_least=1),
-    ),
-}
-
-
-def build(config: ConfigDict) -> Experiment:
-    """Builds everything that a config names.
-
-    Raises:
-      UserError: a field whose value cannot work, or that would change nothing.
-    """
-    read = Fields(config)
-    try:
-        experiment = _build(read)
-    except ValueError as error:  # the library's makers speak in one sentence as well
-        raise UserError(str(error)) from error
-    read.refuse_unread()
-    _refuse_if_too_large(experiment, read)
-    return experiment
-
-
-def build_task(read: Fields) -> Task:
-    """The task of a config."""
-    return TASKS[read("task.name", one_of=tuple(TASKS))](read)
-
-
-def build_energy(read: Fields, task: Task) -> Energy:
-    """The energy of a config for the sizes of a task, in no precision of its own."""
-    energy = ENERGIES[read("energy.name", one_of=tuple(ENERGIES))](read, task)
-    return normalise(energy) if read("energy.spectral_norm") else energy
-
-
-def build_evaluation(read: Fields) -> Evaluation:
-    """How a config scores answers."""
-    return Evaluation(
-        num_examples=read("eval.num_examples", at_least=2),
-        num_examples_running=read("eval.num_examples_running", at_least=2),
-        batch_size=read("eval.batch_size", at_least=1),
-        num_steps=read("eval.num_steps", at_least=0),
-        double_steps=read("eval.double_steps"),
-        tolerance=read("eval.tolerance", at_least=0),
-        bounds=read("eval.bounds", at_least=0),
-    )
-
-
-def _build(read: Fields) -> Experiment:
-    task = build_task(read)
-    schedule = diffusion.make_schedule(
-        read("diffusion.schedule", one_of=("cosine", "linear")),
-        read("diffusion.num_levels", at_least=1),
-    )
-    energy = build_energy(read, task)
-    block_rows = _block_rows(read, task, energy)
-    problem = Problem(
-        task.train.draw,
-        task.residual,
-        in_precision(energy, "float32"),
-        schedule,
-        loss_energy=in_precision(energy, read("precision.loss", one_of=tuple(FORMATS))),
-        block_rows=block_rows,
-    )
-    contrast = build_contrast(read, task, schedule, energy, block_rows)
-    optimizer, periods = _optimizer(read), _periods(read)
-    batch_size, first = read("train.batch_size", at_least=1), read("seed", at_least=0)
-    make_step = partial(
-        training.make_train_step,
-        problem,
-        optimizer=optimizer,
-        batch_size=batch_size,
-        num_steps=periods.num_steps,
-        ema=training.Ema(
-            read("train.ema_decay", at_least=0, at_most=1),
-            read("train.ema_every", at_least=1),
-            read("train.ema_warmup", at_least=0),
-        ),
-    )
-    return Experiment(
-        task=task,
-        problem=problem,
-        contrast=contrast,
-        optimizer=optimizer,
-        step_fn=make_step(contrast=contrast),
-        denoise_fn=make_step(contrast=None),
-        contrast_from=first_step(read) if contrast else 0,
-        batch_size=batch_size,
-        periods=periods,
-        evaluation=build_evaluation(read),
-        seeds=tuple(range(first, first + read("train.num_seeds", at_least=1))),
-    )
-
-
-def _block_rows(read: Fields, task: Task, energy: Energy) -> int | None:
-    """The most rows whose energies are computed at once; None: all."""
-    rows = read("train.block_rows", at_least=0)
-    return rows or blocks.rows_at_once(energy, task.x_size, task.y_size)
-
-
-def _optimizer(read: Fields) -> optax.GradientTransformation:
-    rate = read("train.learning_rate", above=0)
-    warmup = read("train.lr_warmup", at_least=0)
-    num_steps = read("train.num_steps", at_least=1)
-    if read("train.lr_schedule", one_of=("constant", "cosine")) == "cosine":
-        after = optax.cosine_decay_schedule(rate, max(num_steps - warmup, 1))
-    else:
-        after = optax.constant_schedule(rate)
-    grow = optax.linear_schedule(0.0, rate, warmup)
-    rate = optax.join_schedules([grow, after], [warmup]) if warmup else after
-    b1 = read("train.beta1", at_least=0, below=1)
-    b2 = read("train.beta2", at_least=0, below=1)
-    clip = optax.clip_by_global_norm(read("train.grad_clip", above=0))
-    return optax.chain(clip, optax.adam(rate, b1=b1, b2=b2))
-
-
-def _periods(read: Fields) -> Periods:
-    dispatch = read("train.steps_per_dispatch", at_least=1)
-    names = ("num_steps", "log_every", "eval_every")
-    values = {name: read(f"train.{name}", at_least=1) for name in names}
-    for name, value in values.items():
-        if value % dispatch:
-            raise UserError(
-                f"train.{name}={value}: must be a multiple of"
-                f" train.steps_per_dispatch={dispatch}"
-            )
-    return Periods(
-        steps_per_dispatch=dispatch,
-        patience=read("train.patience", at_least=0),
-        **values,
-    )
-
-
-def _refuse_if_too_large(experiment: Experiment, read: Fields) -> None:
+def _refuse_if_too_large(experiment: Experiment, values: fields.Values) -> None:
     """Refuses what the memory cannot hold, before anything is allocated."""
     state = jax.eval_shape(experiment.init_state)
-    batch = read("train.batch_size") * (experiment.task.x_size + experiment.task.y_size)
     leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype != state.key.dtype]
-    need = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) + 4 * batch
+    need = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    example = jax.tree.leaves(experiment.example)
+    row = sum(leaf.size * leaf.dtype.itemsize for leaf in example)
+    need += experiment.batch_size * row
     have = _memory_bytes()
     if need > have:
+        sizes = ", ".join(
+            f"{name}={value}"
+            for name, value in values.items()
+            if name in ("task.n", "train.batch_size", "replay.capacity")
+        )
         raise UserError(
-            f"task.n={read('task.n')}, train.batch_size={read('train.batch_size')},"
-            f" replay.capacity={read.values['replay.capacity']}: the run's state needs"
-            f" {need / 2**30:.1f} GiB, the device has {have / 2**30:.1f} GiB"
+            f"{sizes}: the run's state needs {need / 2**30:.1f} GiB, the device has"
+            f" {have / 2**30:.1f} GiB"
         )
 
 

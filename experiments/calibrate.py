@@ -14,11 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import cli, trained
+from experiments import cli
 from experiments.errors import UserError
-from experiments.logs import say, write_json
-from experiments.scoring import HELD_OUT_SEED, held_out
-from ired_jax import diffusion, negatives
+from experiments.run.files import write_json
+from experiments.run.logs import say
+from experiments.score import trained
+from experiments.score.scorer import Scorer
+from experiments.score.solver import HELD_OUT_SEED
+from ired_jax import trees
+from ired_jax.negatives import filters
+from ired_jax.negatives.base import q_sample, still
 from ired_jax.types import Stream, bind, stream_key
 
 
@@ -26,35 +31,36 @@ def thresholds(
     model: trained.Trained, *, quantile: float, num_examples: int
 ) -> np.ndarray:
     """The threshold of each level: [T] float64."""
-    task, problem = model.experiment.task, model.experiment.problem
-    schedule = problem.schedule
+    experiment, schedule = model.experiment, model.experiment.schedule
+    task, contrast = experiment.task, experiment.contrast
+    if task.residual is None:
+        raise UserError("task.name: has no residual, by which answers are filtered")
+    spec = contrast.residual_filter if contrast is not None else None
     root = stream_key(jax.random.key(HELD_OUT_SEED), 2, Stream.EVAL_NOISE)
+    x, y0 = Scorer(experiment).examples(next(iter(task.splits)), num_examples)
 
     @jax.jit
-    def residuals(t):
-        index = jnp.arange(num_examples)
-        x, y0 = jax.vmap(lambda i: held_out(Stream.EVAL_DATA, task.train, i))(index)
-        keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(index)
-        eps = jax.vmap(lambda key: jax.random.normal(key, y0.shape[1:]))(keys)
-        levels = jnp.full(num_examples, t)
-        y = jax.vmap(lambda *row: diffusion.q_sample(schedule, *row))(y0, levels, eps)
-        return negatives.filtered_residual(
+    def residuals(t, x, y0):
+        levels = jnp.full(len(jax.tree.leaves(y0)[0]), t)
+        keys = jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.arange(len(levels)))
+        eps = still(task.train.box, x, jax.vmap(trees.normal)(keys, y0))
+        return filters.filtered_residual(
             schedule,
-            problem.residual,
-            lambda x, t: bind(problem.energy, model.params, x, t),
-            {"x": x, "t": levels, "y": y},
-            bounds=task.train.bounds,
-            denoised=model.config.filter.denoised,
+            task.residual,
+            lambda x, t: bind(experiment.energy, model.params, x, t),
+            {"x": x, "t": levels, "y": q_sample(schedule, y0, levels, eps)},
+            box=task.train.box,
+            denoised=spec.denoised if spec is not None else True,
         )
 
-    levels = range(schedule.num_levels)
-    return np.array([np.quantile(residuals(jnp.int32(t)), quantile) for t in levels])
+    of_level = (residuals(jnp.int32(t), x, y0) for t in range(schedule.num_levels))
+    return np.array([np.quantile(values, quantile) for values in of_level])
 
 
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
     flags.DEFINE_float("quantile", 0.5, "of the residuals", flag_values=values)
-    flags.DEFINE_integer("num_examples", 2048, "held-out draws", flag_values=values)
+    flags.DEFINE_integer("num_examples", 2048, "held-out rows", 2, flag_values=values)
     flags.DEFINE_enum(
         "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
     )
@@ -65,8 +71,6 @@ def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
     if not 0 < values.quantile < 1:
         raise UserError(f"--quantile={values.quantile}: must be above 0 and below 1")
-    if values.num_examples < 2:
-        raise UserError(f"--num_examples={values.num_examples}: must be at least 2")
     model = trained.load(values.workdir, values.checkpoint)
     limits = thresholds(
         model, quantile=values.quantile, num_examples=values.num_examples
@@ -74,11 +78,8 @@ def main(argv: list[str]) -> None:
     rounded = tuple(float(f"{limit:.4g}") for limit in limits)
     write_json(Path(values.workdir) / "thresholds.json", rounded)
     say("train with the filter fixed at these residuals, a level each, by")
-    print(
-        f"--config.filter.mode=fixed '--config.filter.thresholds={rounded}'".replace(
-            ", ", ","
-        )
-    )
+    text = str(rounded).replace(", ", ",")
+    print(f"--config.filter.mode=fixed '--config.filter.thresholds={text}'")
 
 
 if __name__ == "__main__":

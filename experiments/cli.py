@@ -1,7 +1,5 @@
 """What every command shares: flags, one-sentence errors, the compilation cache."""
 
-import contextlib
-import difflib
 import os
 import re
 import sys
@@ -10,22 +8,12 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from configs import base
+from experiments import configuration
 from experiments.errors import UserError
-from experiments.fields import flatten
 
-PARSE_ERRORS = (
-    flags.Error,
-    AttributeError,
-    ImportError,
-    KeyError,
-    OSError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+OVERRIDE = "config.group.field"  # the flag that overrides are collected in
 
 
 def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
@@ -57,18 +45,16 @@ def parse(
     argv: Sequence[str], define: Callable[[flags.FlagValues], None]
 ) -> flags.FlagValues:
     """Parses flags; a stray or unknown argument is a UserError, not silence."""
-    _refuse_unknown_fields(argv)
-    _refuse_missing_config(argv)
     values = flags.FlagValues()
     define(values)
+    argv = [_as_override(argument) for argument in argv]
     if {"--help", "-h"} & set(argv):
-        print(values.get_help())
+        print(_help(values, argv))
         raise SystemExit(0)
-    with _as_sys_argv(argv):
-        try:
-            rest = values(list(argv))
-        except PARSE_ERRORS as error:
-            raise UserError(_sentence(error)) from error
+    try:
+        rest = values(argv)
+    except flags.Error as error:
+        raise UserError(_sentence(error)) from error
     if len(rest) > 1:
         raise UserError(
             f"unexpected argument {rest[1]!r}: overrides are written"
@@ -107,56 +93,39 @@ def output_path(path: Path | str) -> Path:
 
 def define_config(values: flags.FlagValues, *, required: bool = True) -> None:
     """--config=configs/name.py[:preset,preset], and --config.group.field=value."""
-    config_flags.DEFINE_config_file(
+    flags.DEFINE_string(
         "config", None, "configs/name.py[:preset,...]", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        OVERRIDE, [], "another value of a field: docs/fields.md", flag_values=values
     )
     if required:
         flags.mark_flag_as_required("config", flag_values=values)
 
 
-def config_of(values: flags.FlagValues) -> ConfigDict:
-    """The config, read with its overrides."""
-    try:
-        config = values.config
-        if config is not None:
-            config.keys()  # a file that failed to load says so at the first look
-        return config
-    except PARSE_ERRORS as error:
-        raise UserError(f"--config: {_sentence(error)}") from error
+def config_of(values: flags.FlagValues) -> ConfigDict | None:
+    """Every field of the config, with its overrides; None without one.
+
+    Raises:
+      UserError: no such file, preset or field, or a value that is not allowed.
+    """
+    if values.config is None:
+        if values[OVERRIDE].value:
+            raise UserError("--config.group.field: needs a --config to be a field of")
+        return None
+    given = configuration.load(values.config)
+    return configuration.overridden(given, _overrides(values[OVERRIDE].value))
 
 
 def config_name(argv: Sequence[str]) -> str:
-    """`cd_full-cpu-classic` from --config=configs/cd_full.py:cpu,classic."""
-    path, presets = _config_path(argv)
-    if path is None:
-        raise UserError("--config: is required, e.g. --config=configs/cd_full.py:cpu")
-    return "-".join([path.stem, *filter(None, presets.split(","))])
+    """`cd_full-cpu-classic` from --config=configs/cd_full.py:cpu,classic.
 
-
-def _config_path(argv: Sequence[str]) -> tuple[Path | None, str]:
-    """The file and the presets of --config."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, _, value = argument.lstrip("-").partition("=")
-        if name == "config":
-            path, _, presets = (value or following).partition(":")
-            return Path(path), presets
-    return None, ""
-
-
-def _refuse_missing_config(argv: Sequence[str]) -> None:
-    path, _ = _config_path(argv)
-    if path is None:
-        return
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(
-            f"--config={path}: is no config file, must be one of configs/*.py, e.g."
-            " configs/cd_full.py:cpu"
-        )
-    if path.resolve() == Path(base.__file__).resolve():
-        raise UserError(
-            f"--config={path}: holds what all configs share, must be another of"
-            " configs/*.py"
-        )
+    Where fields are overridden they follow, `cd_full-cpu-replay.share=0.5`, but for
+    those that may change when a run is resumed.
+    """
+    values = parse([argv[0], *filter(_is_of_config, _joined(argv))], define_config)
+    overrides = _overrides(values[OVERRIDE].value)
+    return configuration.name_of(values.config, overrides)
 
 
 def overrides(argv: Sequence[str]) -> list[str]:
@@ -165,34 +134,42 @@ def overrides(argv: Sequence[str]) -> list[str]:
     return [match[1] for match in found if match]
 
 
-def _refuse_unknown_fields(argv: Sequence[str]) -> None:
-    fields = flatten(base.get_config())
-    for name in overrides(argv):
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields) or sorted(fields)
-            raise UserError(
-                f"--config.{name}: there is no such field, nearest are"
-                f" {', '.join(close[:5])} (all: configs/base.py)"
-            )
+def _is_of_config(argument: str) -> bool:
+    return re.match(r"--?config[.=]", argument) is not None
 
 
-@contextlib.contextmanager
-def _as_sys_argv(argv: Sequence[str]):
-    """config_flags looks for overrides in sys.argv, whatever it is asked to parse."""
-    previous, sys.argv = sys.argv, list(argv)
-    try:
-        yield
-    finally:
-        sys.argv = previous
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`--config file` as `--config=file`."""
+    pairs = zip(argv, [*argv[1:], ""], strict=True)
+    return [f"{a}={b}" if a in ("--config", "-config") else a for a, b in pairs]
+
+
+def _as_override(argument: str) -> str:
+    """--config.train.num_steps=30 as a value of the flag OVERRIDE."""
+    match = re.match(r"--?config\.([^=]+)(=?)(.*)", argument, re.DOTALL)
+    if match is None:
+        return argument
+    if not match[2]:
+        raise UserError(f"{argument}: must be written --config.{match[1]}=value")
+    return f"--{OVERRIDE}={match[1]}={match[3]}"
+
+
+def _overrides(texts: Sequence[str]) -> dict[str, str]:
+    return {name: text for name, _, text in (t.partition("=") for t in texts)}
+
+
+def _help(values: flags.FlagValues, argv: Sequence[str]) -> str:
+    """The flags, and the fields of the config, if the command has one."""
+    text = values.get_help()
+    if "config" not in values:
+        return text
+    paths = [a.partition("=")[2] for a in _joined(argv) if re.match(r"--?config=", a)]
+    given = configuration.load(paths[-1]) if paths else {}
+    return f"{text}\n\n{configuration.help_text(given)}"
 
 
 def _sentence(error: Exception) -> str:
-    """The message in one line; of a quoted traceback, its last line."""
-    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    text = re.sub(r"invalid literal for int.*", "must be a whole number", text)
-    text = re.sub(r"could not convert string to float.*", "must be a number", text)
-    text = re.sub(r"\('Non-boolean argument.*", "must be true or false", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip(" ^")]
-    if any(line.endswith("Traceback (most recent call last):") for line in lines):
-        lines = [lines[-1].partition(": ")[2] or lines[-1]]
-    return " ".join(lines)[:300] or type(error).__name__
+    """The message in one line."""
+    text = " ".join(str(error).split())[:300]
+    missing = re.fullmatch(r"flag --(\w+)=None: .* other than None\.", text)
+    return f"--{missing[1]}: is required" if missing else text

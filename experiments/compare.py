@@ -4,78 +4,75 @@ python -m experiments.compare --runs=runs/none-cpu-seed0,runs/cd_full-cpu-seed0
 """
 
 import json
-import math
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 from rich.table import Table
 from scipy import stats
 
 from experiments import cli, figures
 from experiments.errors import UserError
-from experiments.logs import read_rows, say
-from experiments.statistics import interval
+from experiments.run.logs import read_rows, say
+from experiments.score.statistics import interval
+from experiments.score.tables import tables, with_error
 
 LAST_SHARE = 0.1  # of a run, over which the training metrics are averaged
 TRAINING = ("train/denoise_mse", "grad_norm_pos", "frac_sat", "margin", "filter/kept")
-ANSWERS = ("val/task_mse", "ood/task_mse")
 
 
-def table(runs: dict[str, Path]) -> Table:
+def final_tables(runs: dict[str, Path], results: dict[str, dict]) -> list[Table]:
     """Final answers from result.json; training metrics over the last tenth of a run."""
-    view = Table(title="final answers, and the mean of the last tenth of training")
-    view.add_column("")
-    for name in runs:
-        view.add_column(name, justify="right", overflow="fold")
-    results = {name: _result(path) for name, path in runs.items()}
-    for metric in ANSWERS:
-        cells = [_with_error(results[name]["metrics"], metric) for name in runs]
-        view.add_row(metric, *cells)
-    for metric in TRAINING:
-        view.add_row(metric, *(_late_mean(path, metric) for path in runs.values()))
-    return view
+    rows = [read_rows(path) for path in runs.values()]
+    answers = _answers(results)
+    columns = {}
+    for (name, result), lines in zip(results.items(), rows, strict=True):
+        metrics = result["metrics"]
+        cells = [with_error(metrics[n], metrics.get(f"{n}/stderr")) for n in answers]
+        columns[name] = cells + [_late_mean(lines, metric) for metric in TRAINING]
+    title = "final answers, and the mean of the last tenth of training"
+    return tables(title, [*answers, *TRAINING], columns)
 
 
-def seeds_table(runs: dict[str, Path]) -> Table:
-    """Means over seeds with 95 % intervals, and paired ratios to the first run.
+def seeds_tables(results: dict[str, dict]) -> list[Table]:
+    """Means over seeds with 95 % intervals, and each run paired with the first.
 
-    The ratio is that of geometric means; its interval and p-value are those of a paired
-    t-test on the logarithms. Raises UserError if the seeds differ.
+    Ratios are of geometric means, their interval and p-value those of a paired t-test
+    on the logarithms; figures that may be 0 are subtracted instead. Raises UserError if
+    the seeds differ.
     """
-    view = Table(title="over seeds: mean and 95 % interval, paired ratio to the first")
-    columns = ("metric", "run", "mean", "ratio to the first", "p")
-    for column in columns:
-        justify = "left" if column in columns[:2] else "right"
-        view.add_column(column, justify=justify, overflow="fold")
-    for metric in ANSWERS:
-        first = None
-        for name, path in runs.items():
-            values = _by_seed(path, metric)
-            mean, half = interval(values.values())
-            cells = [metric, name, f"{mean:.3g} +- {half:.2g}"]
-            if first is None:
-                first = values
-            else:
-                cells += paired_ratio(values, first, name)
-            view.add_row(*cells)
-    return view
+    views = []
+    for metric in _answers(results):
+        by_seed = {
+            name: {seed: scores[metric] for seed, scores in result["seeds"].items()}
+            for name, result in results.items()
+        }
+        means = [interval(values.values()) for values in by_seed.values()]
+        (_, first), *others = by_seed.items()
+        is_ratio = all(v > 0 for values in by_seed.values() for v in values.values())
+        kind = "ratio" if is_ratio else "difference"
+        pairs = [paired(values, first, name, is_ratio) for name, values in others]
+        columns = {
+            "mean": [f"{mean:.3g} +- {half:.2g}" for mean, half in means],
+            f"paired {kind} to the first": ["", *(pair for pair, _ in pairs)],
+            "p": ["", *(p for _, p in pairs)],
+        }
+        views += tables(f"{metric}: over seeds, 95 %", [*by_seed], columns)
+    return views
 
 
-def paired_ratio(
-    values: dict[str, float], first: dict[str, float], name: str
+def paired(
+    values: dict[str, float], first: dict[str, float], name: str, is_ratio: bool = True
 ) -> tuple[str, str]:
-    """("ratio [low, high]", "p") of paired seeds: geometric means, t on logarithms."""
+    """("ratio [low, high]", "p") of paired seeds, or their difference."""
     if set(values) != set(first):
         raise UserError(f"{name}: has seeds {sorted(values)}, not {sorted(first)}")
-    log_ratio = {seed: math.log(values[seed] / first[seed]) for seed in first}
-    mean, half = interval(log_ratio.values())
-    p = stats.ttest_1samp(list(log_ratio.values()), 0.0).pvalue
-    low, middle, high = (math.exp(mean + shift) for shift in (-half, 0, half))
+    to, back = (np.log, np.exp) if is_ratio else (np.asarray, np.asarray)
+    gaps = [to(values[seed]) - to(first[seed]) for seed in first]
+    mean, half = interval(gaps)
+    p = stats.ttest_1samp(gaps, 0.0).pvalue
+    low, middle, high = (back(mean + shift) for shift in (-half, 0, half))
     return f"{middle:.3g} [{low:.3g}, {high:.3g}]", f"{p:.2g}"
-
-
-def _by_seed(path: Path, metric: str) -> dict[str, float]:
-    return {seed: scores[metric] for seed, scores in _result(path)["seeds"].items()}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -89,13 +86,28 @@ def define(values: flags.FlagValues) -> None:
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
     runs = cli.run_directories(values.runs)
+    results = {name: _result(path) for name, path in runs.items()}
+    views = final_tables(runs, results)
+    if all(len(result["seeds"]) > 1 for result in results.values()):
+        views += seeds_tables(results)
     output = cli.output_path(values.output)
-    say(table(runs))
-    if all(len(_result(path)["seeds"]) > 1 for path in runs.values()):
-        say(seeds_table(runs))
-    figure = figures.learning_curves({n: read_rows(path) for n, path in runs.items()})
-    figures.save(figure, output)
+    for view in views:
+        say(view)
+    panels = figures.panels_of(_answers(results))
+    rows = {name: read_rows(path) for name, path in runs.items()}
+    figures.save(figures.learning_curves(rows, panels), output)
     say(f"learning curves: {output}")
+
+
+def _answers(results: dict[str, dict]) -> list[str]:
+    """The figures that all runs have, the first run's primary one first."""
+    names = []
+    for record in next(iter(results.values()))["records"]:
+        name = "/".join(filter(None, (record["split"], record["metric"])))
+        if all(name in result["metrics"] for result in results.values()):
+            names.append(name)
+    primary = next(iter(results.values()))["primary"]
+    return sorted(names, key=lambda name: name != primary)
 
 
 def _result(path: Path) -> dict:
@@ -105,17 +117,16 @@ def _result(path: Path) -> dict:
         raise UserError(f"{path}: is not a finished run, no result.json") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: its result.json is damaged") from error
-    if not {"metrics", "seeds"} <= set(result):
-        raise UserError(f"{path}: its result.json holds no metrics or no seeds")
+    missing = {"metrics", "primary", "records", "seeds"} - set(result)
+    if missing:
+        raise UserError(
+            f"{path}: its result.json holds no {' and no '.join(sorted(missing))}"
+        )
     return result
 
 
-def _with_error(metrics: dict[str, float], name: str) -> str:
-    return f"{metrics[name]:.4g} +- {metrics[f'{name}/stderr']:.1g}"
-
-
-def _late_mean(path: Path, metric: str) -> str:
-    rows = [row for row in read_rows(path) if metric in row]
+def _late_mean(rows: list[dict[str, float]], metric: str) -> str:
+    rows = [row for row in rows if metric in row]
     late = [r[metric] for r in rows if r["step"] > (1 - LAST_SHARE) * rows[-1]["step"]]
     return f"{sum(late) / len(late):.4g}" if late else "-"
 

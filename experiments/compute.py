@@ -1,4 +1,4 @@
-"""Does more compute help: error against descent steps a level, and against restarts.
+"""Does more compute help: answers against descent steps a level, and against restarts.
 
 python -m experiments.compute --runs=runs/none-cpu-seed0,runs/cd_full-cpu-seed0
 
@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from experiments import cli, figures, statistics, trained, workdir
+from experiments import cli, figures
 from experiments.errors import UserError
-from experiments.logs import say, track, write_json
-from experiments.scoring import Rows, Scorer
+from experiments.run import workdir
+from experiments.run.files import write_json
+from experiments.run.logs import say, track
+from experiments.score import statistics, trained
+from experiments.score.scorer import Rows, Scorer, flat, row_metric
+from experiments.score.tables import tables
 from ired_jax.types import Params
 
-SPLITS = {"val": "in distribution", "ood": "harder"}
 REFERENCE = 5  # steps, the evaluation of record
 
 
@@ -34,58 +36,60 @@ def score_run(
     restarts: tuple[int, ...],
     num_examples: int,
 ) -> dict:
-    """Every seed of a run: {num_steps, step, val, ood}, the splits as `_merged`."""
+    """Every seed of a run: {metric, unit, num_steps, step, seeds, splits: `_merged`}.
+
+    The metric is the primary one, if it is one of rows, or the task's first.
+    """
     model = trained.load(directory)
-    evaluation, seeds = model.experiment.evaluation, model.experiment.seeds
+    how, seeds = model.experiment.inference, model.experiment.seeds
+    metric = row_metric(model.experiment.task)
     params = [trained.load(directory, seed=seed).params for seed in seeds]
     scorers = {  # each number of steps is a program of its own
-        count: Scorer(model.experiment, evaluation._replace(num_steps=count))
-        for count in sorted({*steps, REFERENCE, evaluation.num_steps})
+        count: Scorer(model.experiment, how._replace(num_steps=count))
+        for count in sorted({*steps, REFERENCE, how.num_steps})
     }
 
     def score(split: str, params: Params) -> dict:
-        title = f"{directory.name}, {split}"
         rows = {
-            count: scorer.rows(params, split, num_examples)
-            for count, scorer in track(scorers.items(), title)
+            count: scorer.rows(params, split, num_examples, restart=0)
+            for count, scorer in track(scorers.items(), f"{directory.name}, {split}")
         }
-        of_steps = [_step_figures(n, rows[n], rows[REFERENCE]) for n in rows]
-        scorer = scorers[evaluation.num_steps]
-        of_restarts = _restart_figures(scorer, params, split, restarts, num_examples)
-        return {"steps": of_steps, "restarts": of_restarts}
+        of_steps = [_step_figures(n, rows[n], rows[REFERENCE], metric) for n in rows]
+        runs = [
+            scorers[how.num_steps].rows(params, split, num_examples, restart)
+            for restart in track(range(max(restarts)), f"{split}: restarts")
+        ]
+        return {"steps": of_steps, "restarts": _restart_figures(runs, restarts, metric)}
 
-    result = {"num_steps": evaluation.num_steps, "step": model.step, "seeds": seeds}
-    for split in SPLITS:
-        result[split] = _merged([score(split, of_seed) for of_seed in params])
-    return result
+    return {
+        "metric": metric,
+        "unit": model.experiment.task.metrics[metric].unit,
+        "num_steps": how.num_steps,
+        "step": model.step,
+        "seeds": seeds,
+        "splits": {
+            split: _merged([score(split, of_seed) for of_seed in params])
+            for split in model.experiment.task.splits
+        },
+    }
 
 
 def _restart_figures(
-    scorer: Scorer,
-    params: Params,
-    split: str,
-    restarts: tuple[int, ...],
-    num_examples: int,
+    runs: list[Rows], restarts: tuple[int, ...], metric: str
 ) -> list[dict]:
-    """{restarts, error} of the lowest-energy answer out of each number of them."""
-    runs = [
-        scorer.rows(params, split, num_examples, restart)
-        for restart in track(range(max(restarts)), f"{split}: restarts")
-    ]
-    energy, error = (
-        np.stack([getattr(rows, name) for rows in runs], axis=1)
-        for name in ("energy", "squared_error")
-    )
-    best = {n: statistics.best_of(energy, error, n).lowest for n in sorted(restarts)}
-    return [{"restarts": n, "error": statistics.summary(e)} for n, e in best.items()]
+    """{restarts, value} of the lowest-energy answer out of each number of them."""
+    energy = np.stack([rows.energy for rows in runs], axis=1)
+    value = np.stack([rows.figures[metric] for rows in runs], axis=1)
+    best = {n: statistics.best_of(energy, value, n).lowest for n in sorted(restarts)}
+    return [{"restarts": n, "value": statistics.summary(v)} for n, v in best.items()]
 
 
-def _step_figures(count: int, rows: Rows, first: Rows) -> dict:
-    """Error of the answers, and their distance from those of REFERENCE steps."""
-    moved = rows.answer.astype(np.float64) - first.answer
+def _step_figures(count: int, rows: Rows, first: Rows, metric: str) -> dict:
+    """The metric of the answers, and their distance from those of REFERENCE steps."""
+    moved = flat(rows.answer) - flat(first.answer)
     return {
         "steps": count,
-        "error": statistics.summary(rows.squared_error),
+        "value": statistics.summary(rows.figures[metric]),
         "displacement": statistics.root_summary(np.mean(moved**2, axis=1)),
     }
 
@@ -114,46 +118,57 @@ def _interval(values: list[statistics.Summary]) -> dict:
     return {"mean": float(mean), "half": float(half), "each": values}
 
 
-def table(runs: dict[str, dict]) -> Table:
-    """Error at the reference and at most steps, their ratio, and what restarts give."""
-    view = Table(title="error against compute, mean squared error", box=SIMPLE_HEAD)
-    most = max(entry["steps"] for entry in next(iter(runs.values()))["ood"]["steps"])
-    many = next(iter(runs.values()))["ood"]["restarts"][-1]["restarts"]
-    columns = ("run", "split", f"{REFERENCE} steps", f"{most} steps", "ratio")
-    for column in (*columns, "moved", f"best of {many}"):
-        justify = "left" if column in ("run", "split") else "right"
-        view.add_column(column, justify=justify, overflow="fold")
+def final_tables(runs: dict[str, dict]) -> list[Table]:
+    """The metric at the reference and at most steps, and what restarts give."""
+    labels, cells = [], []
     for name, run in runs.items():
-        for split in SPLITS:
-            by_steps = {entry["steps"]: entry for entry in run[split]["steps"]}
-            few, last = by_steps[REFERENCE]["error"], by_steps[most]["error"]
-            ratio = last["mean"] / few["mean"]
-            moved = by_steps[most]["displacement"]["mean"]
-            best = run[split]["restarts"][-1]["error"]
-            cells = (_with_half(few), _with_half(last), f"{ratio:.3g}", f"{moved:.2g}")
-            view.add_row(name, split, *cells, f"{best['mean']:.3g}")
-    return view
+        for split, of_split in run["splits"].items():
+            by_steps = {entry["steps"]: entry for entry in of_split["steps"]}
+            most, best = max(by_steps), of_split["restarts"][-1]
+            few, last = by_steps[REFERENCE]["value"], by_steps[most]["value"]
+            labels.append(f"{name}, {split}")
+            cells.append(
+                {
+                    f"{REFERENCE} steps": _with_half(few),
+                    f"{most} steps": _with_half(last),
+                    "ratio": f"{last['mean'] / few['mean']:.3g}"
+                    if few["mean"]
+                    else "-",
+                    "moved": f"{by_steps[most]['displacement']['mean']:.2g}",
+                    f"best of {best['restarts']}": f"{best['value']['mean']:.3g}",
+                }
+            )
+    columns = {name: [of_run.get(name, "-") for of_run in cells] for name in cells[0]}
+    return tables(f"{_label(runs)}, against compute", labels, columns)
+
+
+def _label(runs: dict[str, dict]) -> str:
+    return " or ".join({f"{run['metric']}, {run['unit']}": 0 for run in runs.values()})
 
 
 def figure(runs: dict[str, dict]) -> Figure:
     """A row a split, a line a run: against steps, and against restarts."""
-    drawn, axes = figures.grid(2 * len(SPLITS), columns=2)
+    splits = list(dict.fromkeys(s for run in runs.values() for s in run["splits"]))
+    drawn, axes = figures.grid(2 * len(splits), columns=2)
     labels = {"steps": "descent steps a level", "restarts": "restarts R"}
-    panels = [(split, kind) for split in SPLITS for kind in labels]
+    panels = [(split, kind) for split in splits for kind in labels]
     for axis, (split, kind) in zip(axes, panels, strict=True):
+        lows = []
         for index, (name, run) in enumerate(runs.items()):
-            entries = run[split][kind]
+            entries = run["splits"].get(split, {kind: []})[kind]
             x = [entry[kind] for entry in entries]
             mean, half = (
-                [entry["error"][part] for entry in entries] for part in ("mean", "half")
+                [entry["value"][part] for entry in entries] for part in ("mean", "half")
             )
             # There are ten colours: further runs repeat them in dashes.
             style = {"fmt": "o-" if index < 10 else "s--", "ms": 3, "lw": 1.2}
             axis.errorbar(x, mean, half, **style, capsize=2, label=name)
-        axis.set(xscale="log", yscale="log", title=SPLITS[split], xlabel=labels[kind])
-        axis.set_xticks(x, [str(value) for value in x])
+            axis.set_xticks(x, [str(value) for value in x])
+            lows += mean
+        axis.set(xscale="log", title=split, xlabel=labels[kind], ylabel=_label(runs))
+        if min(lows, default=0) > 0:
+            axis.set_yscale("log")
         axis.minorticks_off()
-        axis.set_ylabel("mean squared error")
     handles = axes[0].get_legend_handles_labels()
     drawn.legend(*handles, loc="outside lower center", ncols=2, fontsize=8)
     return drawn
@@ -187,7 +202,8 @@ def main(argv: list[str]) -> None:
     runs = {name: score_run(path, **options) for name, path in paths.items()}
     write_json(output.with_suffix(".json"), options | {"runs": runs})
     figures.save(figure(runs), output)
-    say(table(runs))
+    for table in final_tables(runs):
+        say(table)
     say(f"figure: {output}, all numbers: {output.with_suffix('.json')}")
 
 

@@ -1,4 +1,4 @@
-"""Scores a finished or interrupted run by the metrics contract.
+"""Scores a finished or interrupted run by its task's metrics.
 
 python -m experiments.evaluate --workdir=runs/cd_full-cpu-seed0 --checkpoint=best
 
@@ -14,13 +14,12 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import baselines, cli, trained
-from experiments.build import build_evaluation
+from experiments import cli, fields
 from experiments.errors import UserError
-from experiments.fields import Fields
-from experiments.logs import say, write_json
-from experiments.loop import training_rows
-from experiments.scoring import Scorer
+from experiments.run.files import write_json
+from experiments.run.logs import say
+from experiments.score import baselines, records, trained
+from experiments.score.scorer import Scorer, training_rows
 
 READ = ("task", "eval")  # groups of another config; all others stay the run's
 
@@ -31,12 +30,10 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
     )
-    flags.DEFINE_integer(
-        "batch_size", None, "default: eval.batch_size", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "num_examples", None, "default: eval.num_examples", flag_values=values
-    )
+    for name, least in (("batch_size", 1), ("num_examples", 2)):
+        flags.DEFINE_integer(
+            name, None, f"default: eval.{name}", least, flag_values=values
+        )
     flags.DEFINE_string(
         "output", None, "default: <workdir>/evaluation-<checkpoint>[-<config>].json",
         flag_values=values,
@@ -47,58 +44,53 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
-    _refuse_other_groups(argv)
-    directory = Path(values.workdir)
-    model = trained.load(directory, values.checkpoint, values.seed)
-    config = cli.config_of(values) or model.config
-    experiment = trained.on_task(model, config)
-    evaluation = build_evaluation(Fields(config))._replace(
-        batch_size=_at_least("batch_size", values.batch_size, 1)
-        or config.eval.batch_size,
-        num_examples=_at_least("num_examples", values.num_examples, 2)
-        or config.eval.num_examples,
-    )
-    suffix = f"-{cli.config_name(argv)}" if values.config else ""
-    default = directory / f"evaluation-{values.checkpoint}{suffix}.json"
-    output = cli.output_path(values.output or default)
-    scorer = Scorer(experiment, evaluation)
-    count = evaluation.num_examples
-    rows = None  # matrices of another size were not trained on
-    if experiment.task.x_size == model.experiment.task.x_size:
-        rows = training_rows(experiment, model.seed, model.step, count)
-    metrics = scorer.score(model.params, count, rows)
-    others = baselines.score(experiment.task, scorer, count)
-    say(f"{directory}, {values.checkpoint} checkpoint, step {model.step}")
-    say(baselines.table(metrics, others))
-    for name, value in metrics.items():
-        if name.count("/") == 1:
-            say(f"{name:>18} {value:.6g} +- {metrics[f'{name}/stderr']:.2g}")
-    result = {
-        "step": model.step,
-        "seed": model.seed,
-        "checkpoint": values.checkpoint,
-        "task": config.task.to_dict(),
-        "evaluation": evaluation._asdict(),
-        "metrics": metrics,
-        "baselines": others,
-    }
-    write_json(output, result)
-
-
-def _refuse_other_groups(argv: list[str]) -> None:
-    """An override that evaluation does not read would be silently ignored."""
-    for name in cli.overrides(argv):
+    for name in cli.overrides(argv):  # it would be silently ignored
         if name.partition(".")[0] not in READ:
             raise UserError(
                 f"--config.{name}: would change nothing, evaluation reads the"
                 f" groups {' and '.join(READ)} of --config"
             )
-
-
-def _at_least(name: str, value: int | None, limit: int) -> int | None:
-    if value is not None and value < limit:
-        raise UserError(f"--{name}={value}: must be at least {limit}")
-    return value
+    directory = Path(values.workdir)
+    model = trained.load(directory, values.checkpoint, values.seed)
+    config = model.config
+    if values.config:
+        other = fields.flatten(cli.config_of(values)).items()
+        read = {k: value for k, value in other if k.partition(".")[0] in READ}
+        config = trained.changed(config, read)
+    experiment = trained.on_task(model, config)
+    names = ("batch_size", "num_examples")
+    given = {name: getattr(values, name) for name in names if getattr(values, name)}
+    evaluation = experiment.evaluation._replace(**given)
+    experiment = experiment._replace(evaluation=evaluation)
+    suffix = f"-{cli.config_name(argv)}" if values.config else ""
+    default = directory / f"evaluation-{values.checkpoint}{suffix}.json"
+    output = cli.output_path(values.output or default)
+    task, scorer, count = experiment.task, Scorer(experiment), evaluation.num_examples
+    rows = None  # matrices of another size were not trained on
+    if config.task == model.config.task:
+        rows = training_rows(experiment, model.seed, model.step, count)
+    metrics = scorer.score(model.params, count, rows)
+    others = baselines.score(task, scorer, count)
+    say(f"{directory}, {values.checkpoint} checkpoint, step {model.step}")
+    for table in baselines.final_tables(task, metrics, others):
+        say(table)
+    found = records.records(task, [metrics])
+    for name in records.kinds(task):
+        if name in metrics and f"{name}/stderr" in metrics:
+            error = metrics[f"{name}/stderr"]
+            say(f"{name:>24} {metrics[name]:.6g} +- {error:.2g}")
+    result = {
+        "step": model.step,
+        "seed": model.seed,
+        "checkpoint": values.checkpoint,
+        "task": config.task.to_dict(),
+        "evaluation": evaluation._asdict() | experiment.inference._asdict(),
+        "primary": task.primary,
+        "records": found,
+        "metrics": metrics,
+        "baselines": others,
+    }
+    write_json(output, result)
 
 
 if __name__ == "__main__":

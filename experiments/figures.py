@@ -1,6 +1,6 @@
 """Pictures of a run: learning curves, energies by level and along chains, answers."""
 
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +12,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.build import Experiment
-from experiments.build_negatives import STEP_MULTIPLE
-from experiments.scoring import HELD_OUT_SEED, Scorer
-from ired_jax import diffusion
+from experiments.run import workdir
+from experiments.score import records
+from experiments.score.scorer import Scorer
+from experiments.score.solver import HELD_OUT_SEED, widened
+from experiments.views.base import View, view_of
+from ired_jax import boxes, diffusion, trees
+from ired_jax.negatives.langevin import STEP_MULTIPLE
 from ired_jax.samplers import langevin
-from ired_jax.types import Array, Params, Stream, bind, scaled, stream_key
+from ired_jax.types import Array, Box, Params, Stream, Tree, bind, scaled, stream_key
 
 matplotlib.use("Agg")
 
-CURVES = (  # one panel each: title, names
-    ("answer, per element", ("val/task_mse", "ood/task_mse", "train/task_mse")),
+Panels = list[tuple[str, tuple[str, ...]]]  # title, names
+CURVES: Panels = [
     ("noise prediction, per element", ("train/denoise_mse", "val/denoise_mse")),
     ("energy, nats", ("energy_pos", "energy_neg")),
     ("margin, nats", ("margin",)),
@@ -29,8 +33,8 @@ CURVES = (  # one panel each: title, names
     ("shares", ("frac_sat", "filter/kept", "chain/acceptance")),
     ("chain displacement, per element", ("chain/displacement",)),
     ("norms", ("norm/param", "norm/grad", "norm/update")),
-)
-LOGARITHMIC = ("task_mse", "denoise_mse", "norm/")
+]
+LOGARITHMIC = ("_mse", "norm/")
 NUM_PROFILED = 256  # examples of the energy profiles
 NUM_CHAIN_STEPS = 40
 NUM_ANSWERS = 3
@@ -54,23 +58,42 @@ def write_all(
     """Writes every figure to `directory`/figures."""
     folder = directory / "figures"
     folder.mkdir(exist_ok=True)
-    save(learning_curves({"": rows}), folder / "learning_curves.png")
+    panels = panels_of(records.kinds(experiment.task))
+    save(learning_curves({"": rows}, panels), folder / "learning_curves.png")
     profile = energy_profile(experiment, params)
     save(energy_by_level(profile), folder / "energy_by_level.png")
     save(energy_along_chains(profile), folder / "energy_along_chains.png")
-    save(answers(experiment, scorer, params), folder / "answers.png")
+    task = workdir.read_config(directory).task
+    view = view_of(task.name)
+    if view.draw is not None and experiment.task.metrics:
+        save(answers(view, scorer, params), folder / "answers.png")
+    if view.draw_model is not None:
+        figure, axes = grid(2, columns=2)
+        view.draw_model(axes, task, lambda *at: experiment.energy(params, *at))
+        save(figure, folder / "landscape.png")
 
 
 def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def learning_curves(runs: dict[str, list[dict[str, float]]]) -> Figure:
-    """One panel a group of metrics; with several runs, a colour each."""
-    figure, axes = grid(len(CURVES), columns=4)
-    for axis, (title, names) in zip(axes, CURVES, strict=True):
+def panels_of(names: Iterable[str]) -> Panels:
+    """A panel a metric of a task, its splits in it."""
+    panels = {}
+    for name in names:
+        if not name.endswith("/denoise_mse"):
+            panels.setdefault(name.rpartition("/")[2], []).append(name)
+    return [(metric, tuple(of_metric)) for metric, of_metric in panels.items()]
+
+
+def learning_curves(runs: dict[str, list[dict[str, float]]], panels: Panels) -> Figure:
+    """One panel a group of metrics that is there; with several runs, a colour each."""
+    there = {name for rows in runs.values() for row in rows for name in row}
+    panels = [panel for panel in (*panels, *CURVES) if there & {*panel[1]}]
+    figure, axes = grid(max(len(panels), 1), columns=4)
+    for axis, (title, names) in zip(axes, panels, strict=False):
         for label, rows in runs.items():
-            for style, name in zip(("-", "--", ":"), names, strict=False):
+            for style, name in zip(("-", "--", ":", "-."), names, strict=False):
                 points = [(row["step"], row[name]) for row in rows if name in row]
                 if points:
                     text = " ".join(filter(None, (label, name)))
@@ -79,40 +102,51 @@ def learning_curves(runs: dict[str, list[dict[str, float]]]) -> Figure:
             axis.set_yscale("log")
         axis.set_title(title)
         axis.set_xlabel("steps")
-        if axis.lines:
-            axis.legend(fontsize=7)
+        axis.legend(fontsize=7)
     return figure
 
 
 def energy_profile(experiment: Experiment, params: Params) -> Profile:
     """Positives, and plain Langevin chains from fresh starts, at every level."""
-    problem, schedule = experiment.problem, experiment.schedule
+    schedule, source = experiment.schedule, experiment.task.train
     root = stream_key(jax.random.key(HELD_OUT_SEED), 1, Stream.EVAL_NOISE)
 
-    def one(t: Array, index: Array):
+    def one(data, t: Array, index: Array):
         of_level = jax.random.fold_in(root, t)
         keys = jax.random.split(jax.random.fold_in(of_level, index), 4)
-        x, y0 = problem.draw(keys[0])
-        eps, fresh = (jax.random.normal(key, y0.shape) for key in keys[1:3])
-        landscape = scaled(bind(problem.energy, params, x, t), schedule.s[t])
+        x, y0 = source.draw(data, keys[0])
+        box = None if source.box is None else source.box(x)
+        eps, fresh = (boxes.still(box, trees.normal(key, y0)) for key in keys[1:3])
+        fresh = jax.tree.map(lambda leaf: 1.5 * leaf, fresh)
+        scale = diffusion.temperature(schedule, t)
+        landscape = scaled(bind(experiment.energy, params, x, t), scale)
         _, info = langevin.sample(
             keys[3],
             landscape,
-            diffusion.q_sample(schedule, y0, t, 1.5 * fresh),
+            diffusion.q_sample(schedule, y0, t, fresh),
             step_size=diffusion.langevin_step_size(schedule, t, STEP_MULTIPLE),
             temperature=1.0,
             num_steps=NUM_CHAIN_STEPS,
+            bounds=_of_known(box, schedule.a[t], y0),
             trace=True,
         )
         y_pos = diffusion.q_sample(schedule, y0, t, eps)
         return landscape(y_pos), info.energy, info.energies
 
     @jax.jit
-    def profile():
+    def profile(data):
         rows, levels = jnp.arange(NUM_PROFILED), jnp.arange(schedule.num_levels)
-        return jax.lax.map(lambda t: jax.vmap(partial(one, t))(rows), levels)
+        of_rows = jax.vmap(one, in_axes=(None, None, 0))
+        return jax.lax.map(lambda t: of_rows(data, t, rows), levels)
 
-    return Profile(*map(np.asarray, profile()))
+    return Profile(*map(np.asarray, profile(source.data)))
+
+
+def _of_known(box: Box | None, a: Array, y: Tree) -> Box | None:
+    """a_t times what is known of y, and no sides elsewhere; None if all is free."""
+    if boxes.free(box, y) is None:
+        return None
+    return boxes.scale(widened(box, jnp.inf, y), a)
 
 
 def energy_by_level(profile: Profile) -> Figure:
@@ -139,27 +173,16 @@ def energy_along_chains(profile: Profile) -> Figure:
     return figure
 
 
-def answers(experiment: Experiment, scorer: Scorer, params: Params) -> Figure:
-    """Answers of held-out examples beside the truth, and the error."""
-    rows = scorer.rows(params, "val", NUM_ANSWERS)
-    figure, axes = grid(3 * NUM_ANSWERS, columns=3)
-    for row, (answer, target) in enumerate(zip(rows.answer, rows.target, strict=True)):
-        limit = np.abs(target).max()
-        error = answer - target
-        views = (
-            ("truth", target, limit),
-            (f"answer, residual {rows.residual[row]:.3g}", answer, limit),
-            (f"error, mse {np.mean(error**2):.2g}", error, np.abs(error).max()),
-        )
-        for axis, (title, values, bound) in zip(axes[3 * row :], views, strict=False):
-            image = axis.imshow(
-                values.reshape(experiment.task.grid),
-                cmap="RdBu",
-                vmin=-bound,
-                vmax=bound,
-            )
-            figure.colorbar(image, ax=axis, shrink=0.8)
-            axis.set(title=title, xticks=[], yticks=[])
+def answers(view: View, scorer: Scorer, params: Params) -> Figure:
+    """Held-out examples of each split as the task's view draws them."""
+    figure, axes = grid(NUM_ANSWERS * len(scorer.splits), columns=NUM_ANSWERS)
+    for index, split in enumerate(scorer.splits):
+        rows = scorer.rows(params, split, NUM_ANSWERS)
+        x, _ = scorer.examples(split, NUM_ANSWERS)
+        panels = axes[index * NUM_ANSWERS :]
+        for row, axis in zip(range(len(rows.energy)), panels, strict=False):
+            trees_of_row = (x, rows.truth, rows.answer)
+            view.draw(axis, *jax.tree.map(lambda a, i=row: a[i], trees_of_row))
     return figure
 
 

@@ -17,11 +17,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import none
-from experiments import cli, workdir
+from experiments import cli
 from experiments.build import build
-from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
-from experiments.logs import say
+from experiments.run import workdir
+from experiments.run.checkpoint import Checkpoints
+from experiments.run.logs import say
 from ired_jax import convert
 from ired_jax.convert import Converted
 
@@ -85,15 +86,16 @@ def import_checkpoint(
     if average[1:] != raw[1:]:
         raise UserError(f"{path}: model and ema are networks of different sizes")
     config = config or default_config(raw)
-    state = build(config).init_state()
-    _check_fits(path, state.params, raw)
+    experiment = build(config)
+    state = experiment.init_state()
+    _check_fits(path, state.params.energy, raw)
     state = state._replace(
         step=jnp.int32(_step(content)),
-        params=raw.params,
-        ema_params=average.params,
+        params=state.params._replace(energy=raw.params),
+        ema_params=state.ema_params._replace(energy=average.params),
     )
     workdir.claim(directory, config)
-    with Checkpoints(directory) as checkpoints:
+    with Checkpoints(directory, experiment.task) as checkpoints:
         checkpoints.save(state, None)
         checkpoints.wait()
     say(f"{path}: step {int(state.step)}, {raw.head} head, written to {directory}")

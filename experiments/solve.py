@@ -2,39 +2,60 @@
 
 python -m experiments.solve --workdir=runs/cd_full-cpu-seed0 \
     --input=matrices.npy --output=inverses.npy
+
+What cannot be solved is named, and the others are solved; the exit code is 1 if any
+input was refused or any answer is not finite, 2 if there is nothing to solve.
 """
 
 import csv
 import functools
 import io
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
-from rich.table import Table
 
-from experiments import cli, trained
+from experiments import cli
 from experiments.errors import UserError
-from experiments.logs import say, write_bytes
-from experiments.scoring import solver
-from ired_jax.samplers.inference import SolveInfo
-from ired_jax.types import Array
+from experiments.run import workdir
+from experiments.run.files import write_bytes
+from experiments.run.logs import say
+from experiments.score import trained
+from experiments.score.solver import lowest_of, solver
+from experiments.score.tables import tables
+from experiments.views.base import View, view_of
+from ired_jax.fields import check, declared, limits_text
+from ired_jax.tasks.base import Inference
+from ired_jax.types import Tree
 
-SINGULAR = 1e7  # condition number beyond which float32 holds no inverse
 LINES_SHOWN = 20
-LEAST = {"bounds": 0.0, "tolerance": 0.0, "num_steps": 0, "restarts": 1}
+OPTIONS = {
+    field.parameter: field
+    for field in declared(Inference)
+    if field.parameter in ("bounds", "tolerance", "num_steps", "restarts")
+}
 
 
 class Answers(NamedTuple):
-    """Answers to N matrices; energies rank answers to one matrix, not matrices."""
+    """Answers to N inputs; energies rank answers to one input, not inputs."""
 
-    inverse: np.ndarray  # [N, n, n] float32
-    residual: np.ndarray  # [N] |A Y - I|_F
+    answer: list[Any]  # as the view holds one; None where refused
+    y: Tree  # leaves [N, ...]; NaN where refused
+    figures: dict[str, list]  # the view's, [N] each; None where refused
     energy: np.ndarray  # [N] E(x, y, 0)
     steps: np.ndarray  # [N] descent steps taken, over all levels and restarts
+    refused: dict[int, str]  # what is wrong with inputs, by their number
+
+    @property
+    def not_finite(self) -> list[int]:
+        """The numbers of answers that are not finite, refused inputs left out."""
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((self.y, self.energy))]
+        bad = [~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in leaves]
+        return [i for i in np.flatnonzero(np.any(bad, 0)) if i not in self.refused]
 
 
 def load_solver(
@@ -42,125 +63,125 @@ def load_solver(
     checkpoint: str = "last",
     *,
     seed: int | None = None,
-    bounds: float | None = None,
-    num_steps: int | None = None,
-    tolerance: float | None = None,
-    restarts: int | None = None,
-) -> Callable[[np.ndarray], Answers]:
-    """A function from matrices [N, n, n] to `Answers`, for every n the energy fits.
+    **options: float | None,
+) -> Callable[[Sequence[Any]], Answers]:
+    """A function from N inputs of a task, as its view reads them, to `Answers`.
 
     Args:
       directory: run directory.
       checkpoint: `last` or `best`.
       seed: which one, of a run with several; default: its first.
-      bounds: half-width of the box that holds the inverses; default: the harder set's.
-      num_steps: descent steps a level, at most; default: the run's.
-      tolerance: root mean square by which an answer may still move where a level's
-        descent ends, so that hard matrices get more steps; default: the run's.
-      restarts: answers to each matrix, of which that of least energy is kept;
-        default: 1.
+      **options: bounds, tolerance, num_steps, restarts of `Inference`; default, also
+        for None: the run's. Answers lie in the box of the task's last split.
 
     Raises:
       UserError: an option beyond its limits, or no whole checkpoint.
     """
-    restarts = 1 if restarts is None else restarts
-    given = {"bounds": bounds, "num_steps": num_steps, "tolerance": tolerance}
-    given = {name: value for name, value in given.items() if value is not None}
-    for name, value in (given | {"restarts": restarts}).items():
-        if not value >= LEAST[name]:
-            raise UserError(f"{name}={value}: must be at least {LEAST[name]}")
+    given = _checked({name: v for name, v in options.items() if v is not None})
     model = trained.load(directory, checkpoint, seed)
-    evaluation = model.experiment.evaluation._replace(**given)
+    view = view_of(model.config.task.name)
 
     @functools.cache
-    def for_size(n: int):
-        config = model.config.copy_and_resolve_references()
-        config.task.n = n
+    def for_sizes(sizes: tuple):
+        config = trained.changed(model.config, dict(sizes))
         experiment = trained.on_task(model, config)
-        task = experiment.task
-        answer = solver(experiment, evaluation, evaluation.bounds or task.ood.bounds)
-        return answer, jax.jit(jax.vmap(task.residual))
+        *_, source = experiment.task.splits.values()
+        how = experiment.inference._replace(**given)
+        answer, like = solver(experiment, source, how), experiment.example.x
+        return answer, how, experiment.evaluation.batch_size, like
 
-    def solve(matrices: np.ndarray) -> Answers:
-        matrices = np.asarray(matrices)
-        check(matrices)
-        answer, residual = for_size(matrices.shape[1])
-        x = np.asarray(matrices, np.float32).reshape(len(matrices), -1)
+    def solve(inputs: Sequence[Any]) -> Answers:
+        sizes = view.sizes(inputs)
+        sentences = enumerate(view.check(inputs))
+        refused = {i: sentence for i, sentence in sentences if sentence is not None}
+        answer, how, batch_size, like = for_sizes(tuple(sizes.items()))
+        x = {i: view.to_x(inputs[i]) for i in range(len(inputs)) if i not in refused}
+        refused |= {i: _misfit(like) for i in x if _shapes(x[i]) != _shapes(like)}
+        good = np.array([i for i in x if i not in refused], int)
+        if not good.size:
+            raise UserError(f"--input: {_named(refused) or 'holds nothing'}")
+        x = [x[i] for i in good]
         parts = []
-        for first in range(0, len(x), evaluation.batch_size):
-            rows = x[first : first + evaluation.batch_size]
-            index = first + np.arange(len(rows))
-            y, energy, steps = _best(
-                answer(model.params, rows, index, restart)
-                for restart in range(restarts)
-            )
-            parts.append((y, residual(rows, y), energy, steps))
-        y, *figures = map(np.concatenate, zip(*parts, strict=True))
-        return Answers(y.reshape(matrices.shape), *figures)
+        for first in range(0, len(good), batch_size):
+            # Numbered through the file: each input has start noise of its own.
+            index = good[first : first + batch_size]
+            rows = jax.tree.map(lambda *a: np.stack(a), *x[first : first + batch_size])
+            restarts = range(how.restarts)
+            parts.append(lowest_of(answer, model.params, rows, index, restarts))
+        parts = jax.tree.map(lambda *a: np.concatenate(a), *parts)
+        return _put_together(view, x, parts, good, refused, len(inputs))
 
     return solve
 
 
-def _best(answers: Iterable[tuple[Array, SolveInfo]]):
-    """Of several answers to each row that of least energy, and the steps of all."""
-    all_y, infos = zip(*answers, strict=True)
-    energy = np.stack([info.energy for info in infos])
-    kept = np.argmin(energy, axis=0), np.arange(energy.shape[1])
-    steps = np.sum([info.steps for info in infos], axis=(0, 2))
-    return np.stack(all_y)[kept], energy[kept], steps
+def _shapes(tree: Tree) -> Tree:
+    return jax.tree.map(np.shape, tree)
 
 
-def check(matrices: np.ndarray) -> None:
-    """Refuses what are not N square matrices with an inverse.
-
-    Raises:
-      UserError: wrong type or shape, none, not finite, or singular in float32.
-    """
-    if not np.issubdtype(matrices.dtype, np.number) or np.iscomplexobj(matrices):
-        raise UserError(f"--input: dtype {matrices.dtype}, must be real numbers")
-    is_square = matrices.ndim == 3 and matrices.shape[1] == matrices.shape[2]
-    if not is_square or not matrices.size:
-        raise UserError(
-            f"--input: shape {matrices.shape}, must be (N, n, n), N >= 1 and n >= 1"
-        )
-    finite = np.isfinite(matrices).all(axis=(1, 2))
-    if not finite.all():
-        raise UserError(f"--input: matrix {np.argmin(finite)} is not finite")
-    condition = np.linalg.cond(matrices.astype(np.float64))
-    if not (condition < SINGULAR).all():
-        worst = int(np.argmax(~(condition < SINGULAR)))
-        raise UserError(
-            f"--input: matrix {worst} is singular (condition number"
-            f" {condition[worst]:.2g}, must be below {SINGULAR:g})"
-        )
+def _misfit(like: Tree) -> str:
+    return f"has not the shape of what the model was trained on, {_shapes(like)}"
 
 
-def _is_symmetric_positive_definite(matrices: np.ndarray) -> np.ndarray:
-    """[N, n, n] -> [N] bool, symmetric up to the rounding of float32."""
-    a = matrices.astype(np.float64)
-    gap = np.abs(a - np.swapaxes(a, 1, 2)).max(axis=(1, 2))
-    is_symmetric = gap <= 1e-5 * np.abs(a).max(axis=(1, 2))
-    return is_symmetric & (np.linalg.eigvalsh(a)[:, 0] > 0)
+def _put_together(
+    view: View,
+    x: list[Tree],
+    parts: tuple[Tree, np.ndarray, np.ndarray],
+    good: np.ndarray,
+    refused: dict[int, str],
+    count: int,
+) -> Answers:
+    """Answers, energies and steps of the solved inputs at their places among all."""
+    y = [jax.tree.map(lambda leaf, i=i: leaf[i], parts[0]) for i in range(len(x))]
+    rows = dict(zip(good, zip(x, y, strict=True), strict=True))
+    figures = {i: view.describe(*row) for i, row in rows.items()}
+    names = figures[good[0]]
+    y, energy, steps = (_spread(part, good, count) for part in parts)
+    return Answers(
+        [view.to_answer(rows[i][1]) if i in rows else None for i in range(count)],
+        y,
+        {n: [figures.get(i, {}).get(n) for i in range(count)] for n in names},
+        energy,
+        steps,
+        refused,
+    )
 
 
-def read(path: str) -> np.ndarray:
-    """Matrices of a .npy file, [N, n, n]; one alone [n, n] counts as N = 1."""
-    try:
-        matrices = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--input={path}: is not a readable .npy file") from error
-    if not isinstance(matrices, np.ndarray):
-        raise UserError(f"--input={path}: holds several arrays, must be one .npy")
-    return matrices[None] if matrices.ndim == 2 else matrices
+def _checked(options: dict[str, float]) -> dict[str, float]:
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise UserError(f"{name}: allowed are {', '.join(OPTIONS)}")
+        try:
+            check(name, value, OPTIONS[name].kind, OPTIONS[name].spec)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    return options
+
+
+def _spread(tree: Tree, rows: np.ndarray, count: int) -> Tree:
+    """Leaves [len(rows), ...] at their places among `count`, the others NaN (or 0)."""
+
+    def spread(leaf):
+        leaf = np.asarray(leaf)
+        empty = np.nan if leaf.dtype.kind == "f" else 0
+        whole = np.full((count, *leaf.shape[1:]), empty, leaf.dtype)
+        whole[rows] = leaf
+        return whole
+
+    return jax.tree.map(spread, tree)
+
+
+def _named(refused: dict[int, str]) -> str:
+    """All sentences in one, the first few where there are many."""
+    first = [f"input {i} {sentence}" for i, sentence in list(refused.items())[:5]]
+    more = [f"{len(refused) - 5} more cannot be solved"] if len(refused) > 5 else []
+    return "; ".join(first + more)
 
 
 def define(values: flags.FlagValues) -> None:
     for name, meaning in (
         ("workdir", "run directory"),
-        ("input", ".npy of matrices, [N, n, n] or [n, n]"),
-        ("output", ".npy of inverses; residual, energy, steps go beside it as .csv"),
+        ("input", "file of inputs, as the task's view reads it"),
+        ("output", "file of answers; figures, energy, steps go beside it as .csv"),
     ):
         flags.DEFINE_string(name, None, meaning, flag_values=values)
         flags.mark_flag_as_required(name, flag_values=values)
@@ -168,72 +189,84 @@ def define(values: flags.FlagValues) -> None:
         "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
     )
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
-    for name, meaning in (
-        ("bounds", "box of the inverses' entries; default: the harder set's"),
-        ("tolerance", "a level ends where the answer moves less; default: the run's"),
-    ):
-        flags.DEFINE_float(name, None, meaning, LEAST[name], flag_values=values)
-    for name, meaning in (
-        ("num_steps", "descent steps a level, at most; default: the run's"),
-        ("restarts", "answers to each matrix, the one of least energy is kept"),
-    ):
-        flags.DEFINE_integer(name, None, meaning, LEAST[name], flag_values=values)
+    for name, (_, field, kind, _) in OPTIONS.items():
+        define_one = flags.DEFINE_integer if kind is int else flags.DEFINE_float
+        meaning = f"{field.meaning}, {limits_text(field)}; default: the run's"
+        define_one(name, None, meaning, flag_values=values)
 
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
     output = Path(values.output)
     if output.suffix == ".csv":
-        raise UserError(
-            f"--output={output}: must be a .npy file, the .csv is beside it"
-        )
+        raise UserError(f"--output={output}: must not be a .csv, that is beside it")
     if output.resolve() == Path(values.input).resolve():
         raise UserError(f"--output={output}: is the input, must be another file")
-    matrices = read(values.input)
-    solve = load_solver(
-        values.workdir,
-        values.checkpoint,
-        **{name: values[name].value for name in ("seed", *LEAST)},
-    )
+    config = workdir.read_config(Path(values.workdir))
+    view = view_of(config.task.name).needs("read", "write")
+    inputs = view.read(values.input)
+    options = {name: values[name].value for name in ("seed", *OPTIONS)}
+    solve = load_solver(values.workdir, values.checkpoint, **options)
     output = cli.output_path(output)
-    answers = solve(matrices)
-    unlike = np.flatnonzero(~_is_symmetric_positive_definite(matrices))
-    if unlike.size:
-        say(
-            f"{unlike.size} of {len(matrices)} matrices, number {unlike[0]} first, are"
-            " not symmetric and positive definite as all that the model has seen:"
-            " look at their residuals"
-        )
-    buffer = io.BytesIO()
-    np.save(buffer, answers.inverse)
+    answers = solve(inputs)
+    good = [i for i in range(len(inputs)) if i not in answers.refused]
+    sentences = zip(good, view.warn([inputs[i] for i in good]), strict=True)
+    unlike = {i: sentence for i, sentence in sentences if sentence is not None}
+    if unlike:
+        say(f"look at the figures of these: {_named(unlike)}")
     table = output.with_suffix(".csv")
-    write_bytes(output, buffer.getvalue())
+    view.write(output, answers.y)
     write_bytes(table, _as_csv(answers).encode())
-    say(_table(answers))
-    say(f"inverses: {output}; residual, energy and steps of each: {table}")
+    for part in _tables(answers):
+        say(part)
+    say(f"answers: {output}; figures, energy and steps of each: {table}")
+    if answers.refused:
+        print(f"error: {_named(answers.refused)}", file=sys.stderr)
+    if answers.not_finite:
+        bad = dict.fromkeys(answers.not_finite, "has an answer that is not finite")
+        print(f"error: {_named(bad)}", file=sys.stderr)
+    if answers.refused or answers.not_finite:
+        raise SystemExit(1)
+
+
+def _columns(answers: Answers) -> dict[str, list]:
+    """What is said of each input; None where it was refused."""
+    columns = {"energy": answers.energy.tolist(), "steps": answers.steps.tolist()}
+    for column in columns.values():
+        for row in answers.refused:
+            column[row] = None
+    return answers.figures | columns
 
 
 def _as_csv(answers: Answers) -> str:
-    text = io.StringIO()
+    text, columns = io.StringIO(), _columns(answers)
     writer = csv.writer(text)
-    writer.writerow(["index", "residual", "energy", "steps"])
-    for index, (_, residual, energy, steps) in enumerate(zip(*answers, strict=True)):
-        writer.writerow([index, float(residual), float(energy), steps])
+    writer.writerow(["index", *columns])
+    for index, cells in enumerate(zip(*columns.values(), strict=True)):
+        writer.writerow([index, *cells])
     return text.getvalue()
 
 
-def _table(answers: Answers) -> Table:
-    count = len(answers.residual)
-    view = Table(title=f"{count} answers, mean residual {answers.residual.mean():.4g}")
-    for column in ("matrix", "residual |A Y - I|", "energy", "steps"):
-        view.add_column(column, justify="right")
-    for index in range(min(count, LINES_SHOWN)):
-        residual, energy = answers.residual[index], answers.energy[index]
-        steps = str(answers.steps[index])
-        view.add_row(str(index), f"{residual:.4g}", f"{energy:.4g}", steps)
-    if count > LINES_SHOWN:
-        view.caption = f"{count - LINES_SHOWN} more in the .csv file"
-    return view
+def _tables(answers: Answers) -> list:
+    count = len(answers.answer)
+    cells = {
+        name: [_cell(value) for value in column[:LINES_SHOWN]]
+        for name, column in _columns(answers).items()
+    }
+    more = f"{count - LINES_SHOWN} more in the .csv file"
+    return tables(
+        f"{count - len(answers.refused)} answers to {count} inputs",
+        [str(index) for index in range(min(count, LINES_SHOWN))],
+        cells,
+        corner="input",
+        caption=more if count > LINES_SHOWN else None,
+    )
+
+
+def _cell(value) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

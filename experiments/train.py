@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from experiments.loop import train_and_evaluate
+from experiments.run.loop import train_and_evaluate
 
 
 def define(values: flags.FlagValues) -> None:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
-from ired_jax.types import Array, Batch, Energy, Params, bind
+from ired_jax.types import Array, Energy, Example, Params, Tree, bind
 
 # Of a block's largest array. Measured with both energies on two cores with 1 MiB each
 # and 32 MiB shared: half of it is as good within a tenth, twice as much costs a third.
@@ -48,8 +48,8 @@ def vmap(fn: Callable, block_rows: int | None = None) -> Callable:
 
 
 def value_and_grad(
-    fn: Callable[[Params, Batch], tuple[Array, Any]], block_rows: int | None = None
-) -> Callable[[Params, Batch], tuple[tuple[Array, Any], Params]]:
+    fn: Callable[[Params, Tree], tuple[Array, Any]], block_rows: int | None = None
+) -> Callable[[Params, Tree], tuple[tuple[Array, Any], Params]]:
     """`jax.value_and_grad(fn, has_aux=True)` of a mean over rows, a block at a time.
 
     Args:
@@ -87,14 +87,14 @@ def value_and_grad(
     return over_rows
 
 
-def rows_at_once(energy: Energy, x_size: int, y_size: int) -> int | None:
+def rows_at_once(energy: Energy, example: Example) -> int | None:
     """The rows to take at once: as many as fit a CPU's cache; None, all, elsewhere."""
     if jax.default_backend() != "cpu":
         return None
-    return rows_that_fit(energy, x_size, y_size)
+    return rows_that_fit(energy, example)
 
 
-def rows_that_fit(energy: Energy, x_size: int, y_size: int) -> int:
+def rows_that_fit(energy: Energy, example: Example) -> int:
     """Rows whose largest array in E(x, y, t) fills about CACHE_BYTES: a power of two.
 
     Only arrays that grow with the rows count: not the parameters, nor what depends on
@@ -105,8 +105,9 @@ def rows_that_fit(energy: Energy, x_size: int, y_size: int) -> int:
         return jax.vmap(lambda x, y, t: bind(energy, params, x, t)(y))(x, y, t)
 
     params = jax.eval_shape(energy.init, jax.random.key(0))
-    x = jax.ShapeDtypeStruct((PRIME, x_size), jnp.float32)
-    y = jax.ShapeDtypeStruct((PRIME, y_size), jnp.float32)
+    x, y = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((PRIME, *leaf.shape), leaf.dtype), example
+    )
     t = jax.ShapeDtypeStruct((PRIME,), jnp.int32)
     computed = _computed(jax.make_jaxpr(energies)(params, x, y, t).jaxpr)
     of_rows = [a for a in computed if a.size % PRIME == 0]

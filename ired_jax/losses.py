@@ -1,29 +1,24 @@
-"""Losses, penalties, masks and schedules: arrays in, per-example values out.
+"""Pair losses, penalties, masks and schedules: arrays in, per-example values out.
 
 No mean over the batch is taken here, so nothing can be diluted by its size. U = E / s_t
 is the energy in nats; y+ comes from the data, y- from a chain; data down, samples up.
 """
 
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
+from ired_jax.fields import Field
 from ired_jax.types import Array
 
+Elements = Array | int  # D, free elements of y: one number, or one for each row
 SATURATED = 0.01  # a pair counts as saturated below this sigmoid
 
 
-def denoising(grad: Array, eps: Array) -> Array:
-    """mean_i (dE/dy_i - eps_i)^2 of each example: [B, D], [B, D] -> [B].
-
-    Source: arXiv 2406.11179, eq. 5; arXiv 2006.11239, eq. 14.
-    """
-    chex.assert_rank([grad, eps], 2)
-    chex.assert_equal_shape([grad, eps])
-    return jnp.mean((grad - eps) ** 2, axis=-1)
-
-
-def contrastive_divergence(u_pos: Array, u_neg: Array, *, num_elements: int) -> Array:
+def contrastive_divergence(u_pos: Array, u_neg: Array, *, num_elements: Elements):
     """(U+ - U-) / D, nats per element: [B], [B] -> [B]. Lower widens the gap.
 
     Source: Hinton, Neural Computation 14(8), 2002; arXiv 1903.08689, eq. 2.
@@ -32,7 +27,7 @@ def contrastive_divergence(u_pos: Array, u_neg: Array, *, num_elements: int) -> 
     return (u_pos - u_neg) / num_elements
 
 
-def logistic(u_pos: Array, u_neg: Array, *, tau: float) -> Array:
+def logistic(u_pos: Array, u_neg: Array, *, tau: Array | float) -> Array:
     """softplus((U+ - U-) / tau): [B], [B] -> [B]; tau in nats.
 
     With tau = 1 it is the 2-way cross-entropy of the logits (-U+, -U-).
@@ -51,19 +46,84 @@ def hinge(u_pos: Array, u_neg: Array, *, margin: float) -> Array:
     return jnp.maximum(0.0, margin + u_pos - u_neg)
 
 
-def energy_penalty(u_pos: Array, u_neg: Array, *, num_elements: int) -> Array:
+def energy_penalty(u_pos: Array, u_neg: Array, *, num_elements: Elements):
     """(U+ / D)^2 + (U- / D)^2: [B], [B] -> [B]. Never masked or filtered."""
     _assert_pairs(u_pos, u_neg)
     return (u_pos / num_elements) ** 2 + (u_neg / num_elements) ** 2
 
 
-def saturation(u_pos: Array, u_neg: Array, *, tau: float) -> Array:
+def saturation(u_pos: Array, u_neg: Array, *, tau: Array | float) -> Array:
     """1 where sigmoid((U+ - U-) / tau) < .01, else 0: [B], [B] -> [B].
 
     Such a pair is told apart at once and hardly teaches a logistic loss anything.
     """
     _assert_pairs(u_pos, u_neg)
     return (jax.nn.sigmoid((u_pos - u_neg) / tau) < SATURATED).astype(u_pos.dtype)
+
+
+class PairLoss(NamedTuple):
+    """A contrastive term of pairs, and where it saturates."""
+
+    value: Callable[[Array, Array, Elements], Array]  # (U+, U-, D) -> [N]
+    tau: Callable[[Elements], Elements | float] = lambda size: 1.0  # nats
+
+
+PerElement = Annotated[
+    bool, Field("gap, tau, margin by element of y; False: whole (earlier)")
+]
+
+
+def make_cd(
+    *,
+    clamp: Annotated[
+        float,
+        Field("pairs whose gap exceeds it (nats an element) rest; 0: no", at_least=0),
+    ] = 0.0,
+    per_element: PerElement = True,
+) -> PairLoss:
+    """Contrastive divergence."""
+
+    def value(u_pos, u_neg, size):
+        unit = size if per_element else 1
+        value = contrastive_divergence(u_pos, u_neg, num_elements=unit)
+        return jnp.maximum(value, -clamp) if clamp else value
+
+    return PairLoss(value)
+
+
+def make_logistic(
+    *,
+    tau: Annotated[float, Field("temperature, nats (an element)", above=0)] = 1.0,
+    per_element: PerElement = True,
+) -> PairLoss:
+    """Softplus of the gap."""
+
+    def scale(size):
+        return size * tau if per_element else tau
+
+    return PairLoss(lambda u, v, size: logistic(u, v, tau=scale(size)), scale)
+
+
+def make_hinge(
+    *,
+    margin: Annotated[float, Field("nats (an element)", at_least=0)] = 1.0,
+    per_element: PerElement = True,
+) -> PairLoss:
+    """A margin that pairs have to keep."""
+
+    def value(u_pos, u_neg, size):
+        unit = size if per_element else 1
+        return hinge(u_pos / unit, u_neg / unit, margin=margin)
+
+    return PairLoss(value)
+
+
+PAIR_LOSSES = {"cd": make_cd, "logistic": make_logistic, "hinge": make_hinge}
+
+
+def ramp(progress: Array, share: float) -> Array:
+    """min(1, progress / share): grows over the first `share` of a run; 1 if it is 0."""
+    return jnp.minimum(1.0, progress / share) if share else jnp.ones(())
 
 
 def warmup(step: Array, *, maximum: float, num_steps: int) -> Array:

@@ -1,6 +1,6 @@
 """A replay buffer on the device: one first-in-first-out ring per bucket of levels.
 
-Fixed shapes, pure functions, no host round trip. Rows are a dict of arrays; here
+Fixed shapes, pure functions, no host round trip. Rows are a pytree of arrays; here
 {x, y0, y, t}, so that a replayed negative keeps the condition and the level that it was
 made with. Entries y are in y_t space. Donate the state to insert in place.
 
@@ -13,13 +13,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax.types import Array, Batch
+from ired_jax.types import Array, Tree
 
 
 class ReplayState(NamedTuple):
     """The rings. Slots at or beyond `size` hold zeros, never returned as real."""
 
-    rows: Batch  # each [num_buckets, capacity, ...]
+    rows: Tree  # each leaf [num_buckets, capacity, ...]
     head: Array  # [num_buckets] int32, the slot that the next row takes
     size: Array  # [num_buckets] int32, rows held
 
@@ -32,11 +32,11 @@ class ReplayState(NamedTuple):
         return jax.tree.leaves(self.rows)[0].shape[1]
 
 
-def init(example: Batch, *, num_buckets: int, capacity: int) -> ReplayState:
+def init(example: Tree, *, num_buckets: int, capacity: int) -> ReplayState:
     """Makes empty rings.
 
     Args:
-      example: one row, a dict of arrays (only shapes and dtypes are used).
+      example: one row, a pytree of arrays (only shapes and dtypes are used).
       num_buckets: rings, at least 1.
       capacity: rows a ring, at least 1.
 
@@ -54,7 +54,7 @@ def init(example: Batch, *, num_buckets: int, capacity: int) -> ReplayState:
     def count():  # two arrays: one buffer cannot be donated twice
         return jnp.zeros(num_buckets, jnp.int32)
 
-    return ReplayState(jax.tree.map(ring, dict(example)), head=count(), size=count())
+    return ReplayState(jax.tree.map(ring, example), head=count(), size=count())
 
 
 def bucket_of(t: Array, *, num_levels: int, num_buckets: int) -> Array:
@@ -67,7 +67,7 @@ def bucket_of(t: Array, *, num_levels: int, num_buckets: int) -> Array:
     return t.astype(jnp.int32) * (num_buckets - 1) // max(num_levels - 1, 1)
 
 
-def insert(state: ReplayState, rows: Batch, bucket: Array) -> ReplayState:
+def insert(state: ReplayState, rows: Tree, bucket: Array) -> ReplayState:
     """Appends rows to their buckets in order; the oldest fall out.
 
     Several rows may go to one bucket, and more than its capacity: the newest stay.
@@ -94,13 +94,13 @@ def insert(state: ReplayState, rows: Batch, bucket: Array) -> ReplayState:
         return flat.reshape(ring.shape)
 
     return ReplayState(
-        rows=jax.tree.map(write, state.rows, dict(rows)),
+        rows=jax.tree.map(write, state.rows, rows),
         head=(state.head + count) % state.capacity,
         size=jnp.minimum(state.size + count, state.capacity),
     )
 
 
-def sample(key: Array, state: ReplayState, bucket: Array) -> tuple[Batch, Array]:
+def sample(key: Array, state: ReplayState, bucket: Array) -> tuple[Tree, Array]:
     """Draws one row uniformly from each requested bucket, with replacement.
 
     Args:
@@ -135,8 +135,8 @@ def _rank_within_bucket(bucket: Array, num_buckets: int) -> tuple[Array, Array]:
     return rank, seen[-1]
 
 
-def _assert_rows_fit(state: ReplayState, rows: Batch, batch_size: int) -> None:
-    chex.assert_trees_all_equal_structs(dict(state.rows), dict(rows))
-    for name, ring in state.rows.items():
-        chex.assert_shape(rows[name], (batch_size, *ring.shape[2:]))
-        chex.assert_type(rows[name], ring.dtype)
+def _assert_rows_fit(state: ReplayState, rows: Tree, batch_size: int) -> None:
+    chex.assert_trees_all_equal_structs(state.rows, rows)
+    for ring, new in zip(*map(jax.tree.leaves, (state.rows, rows)), strict=True):
+        chex.assert_shape(new, (batch_size, *ring.shape[2:]))
+        chex.assert_type(new, ring.dtype)

@@ -9,50 +9,36 @@ import jax
 from jax.tree_util import Partial
 
 Array = jax.Array
-Params = Any  # a pytree of float32 arrays
-Batch = Mapping[str, Array]  # rows {x, y0, y, t, ...}, each [B, ...]
+Tree = Any  # a pytree of arrays
+Params = Tree  # of float32 arrays
+Batch = Mapping[str, Tree]  # rows {x, y0, y, t, ...}, each leaf [B, ...]
+
+
+class Example(NamedTuple):
+    """Condition and answer of one row; pytrees of arrays of any shapes."""
+
+    x: Tree
+    y: Tree
+
+
+class Box(NamedTuple):
+    """Where y_0 may lie, low <= y_0 <= high; equal sides are a known element.
+
+    Each side is a pytree like y, or one number for all elements: see `boxes`.
+    """
+
+    low: Tree
+    high: Tree
 
 
 class EnergyFn(Protocol):
-    """A landscape at fixed parameters, condition and level: y [D] -> ().
+    """A landscape at fixed parameters, condition and level: y -> ().
 
-    It may also have a method `grad`, y -> dE/dy [D] in less work than by way of the
-    energy; the two must agree.
+    It may also have a method `grad`, y -> dE/dy in less work than by way of the energy;
+    the two must agree.
     """
 
-    def __call__(self, y: Array) -> Array: ...
-
-
-class LandscapeFn(Protocol):
-    """All landscapes of one condition: (y [D], t int32 ()) -> ().
-
-    It may also have a method `at(t) -> EnergyFn` that does the work on x and t once
-    for a whole chain; the two must agree.
-    """
-
-    def __call__(self, y: Array, t: Array) -> Array: ...
-
-
-class InitFn(Protocol):
-    """Draws the initial parameters of an energy."""
-
-    def __call__(self, key: Array) -> Params: ...
-
-
-class BindFn(Protocol):
-    """Does the work on x and t once: (params, x, t) -> (y -> ()).
-
-    Returning a `jax.tree_util.Partial` over that work, it can be taken into the formats
-    of `precision`.
-    """
-
-    def __call__(self, params: Params, x: Array, t: Array) -> EnergyFn: ...
-
-
-class ApplyFn(Protocol):
-    """The pure energy of one example: (params, x [Dx], y [D], t int32 ()) -> ()."""
-
-    def __call__(self, params: Params, x: Array, y: Array, t: Array) -> Array: ...
+    def __call__(self, y: Tree) -> Array: ...
 
 
 class Energy(NamedTuple):
@@ -60,25 +46,27 @@ class Energy(NamedTuple):
 
     Calling it is calling `apply`. `bind`, where there is one, gives the same number
     with the parts that do not depend on y computed once; both agree, and a test holds
-    that for every energy.
+    that for every energy. `propose`, where there is one, is the answer that the network
+    inside an energy of the form |y - a F|^2 / (2 s) aims at.
     """
 
-    init: InitFn
-    apply: ApplyFn
-    bind: BindFn | None = None
+    init: Callable[[Array], Params]
+    apply: Callable[[Params, Tree, Tree, Array], Array]
+    bind: Callable[[Params, Tree, Array], EnergyFn] | None = None
+    propose: Callable[[Params, Tree, Tree, Array], Tree] | None = None
 
-    def __call__(self, params: Params, x: Array, y: Array, t: Array) -> Array:
+    def __call__(self, params: Params, x: Tree, y: Tree, t: Array) -> Array:
         return self.apply(params, x, y, t)
 
 
 class Landscape(NamedTuple):
-    """`energy` at fixed parameters and condition: a `LandscapeFn` with `at`."""
+    """All landscapes of one condition: `energy` at fixed parameters, (y, t) -> ()."""
 
-    energy: ApplyFn
+    energy: Callable[[Params, Tree, Tree, Array], Array]
     params: Params
-    x: Array
+    x: Tree
 
-    def __call__(self, y: Array, t: Array) -> Array:
+    def __call__(self, y: Tree, t: Array) -> Array:
         return self.energy(self.params, self.x, y, t)
 
     def at(self, t: Array) -> EnergyFn:
@@ -87,17 +75,17 @@ class Landscape(NamedTuple):
 
 
 class WithGrad(NamedTuple):
-    """An `EnergyFn` y [D] -> () that brings its gradient, y [D] -> dE/dy [D]."""
+    """An `EnergyFn` y -> () that brings its gradient, y -> dE/dy."""
 
-    energy_fn: Callable[[Array], Array]
-    grad: Callable[[Array], Array]
+    energy_fn: Callable[[Tree], Array]
+    grad: Callable[[Tree], Tree]
 
-    def __call__(self, y: Array) -> Array:
+    def __call__(self, y: Tree) -> Array:
         return self.energy_fn(y)
 
 
-def gradient(energy_fn: EnergyFn) -> Callable[[Array], Array]:
-    """y -> dE/dy [D]: the landscape's own where it brings one, else by `jax.grad`.
+def gradient(energy_fn: EnergyFn) -> Callable[[Tree], Tree]:
+    """y -> dE/dy: the landscape's own where it brings one, else by `jax.grad`.
 
     For chains. Its own may cost some gradients beforehand, as W W^T does: where one is
     needed alone, or E with it, `jax.grad` is less work.
@@ -109,20 +97,20 @@ def scaled(energy_fn: EnergyFn, scale: Array | float) -> EnergyFn:
     """E / scale: with the temperature s_t for scale, a landscape in nats."""
 
     def over_scale(of_y):
-        return lambda y: of_y(y) / scale
+        return lambda y: jax.tree.map(lambda leaf: leaf / scale, of_y(y))
 
     grad, value = getattr(energy_fn, "grad", None), over_scale(energy_fn)
     return value if grad is None else WithGrad(value, over_scale(grad))
 
 
-def bind(energy: ApplyFn, params: Params, x: Array, t: Array) -> EnergyFn:
+def bind(energy: Callable, params: Params, x: Tree, t: Array) -> EnergyFn:
     """`energy.bind(params, x, t)` where it has one, else all work is left for y."""
     if getattr(energy, "bind", None) is not None:
         return energy.bind(params, x, t)
     return Partial(functools.partial(_call_at, energy), params, x, t)
 
 
-def _call_at(energy: ApplyFn, params: Params, x: Array, t: Array, y: Array) -> Array:
+def _call_at(energy: Callable, params: Params, x: Tree, t: Array, y: Tree) -> Array:
     return energy(params, x, y, t)
 
 

@@ -1,6 +1,7 @@
 """Settings of the whole suite: silent broadcasting of ranks is an error."""
 
 import os
+import tempfile
 
 import chex
 import jax
@@ -20,7 +21,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config):
     """The same small programs are met in many tests: each is compiled once."""
-    os.environ["XDG_CACHE_HOME"] = str(config.cache.mkdir("home"))
+    cache = getattr(config, "cache", None)  # none with -p no:cacheprovider
+    if cache:
+        os.environ["XDG_CACHE_HOME"] = str(cache.mkdir("home"))
+    else:
+        home = tempfile.TemporaryDirectory(prefix="ired_jax-tests-")
+        config.add_cleanup(home.cleanup)
+        os.environ["XDG_CACHE_HOME"] = home.name
     cli.enable_compilation_cache()
 
 

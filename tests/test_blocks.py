@@ -9,7 +9,9 @@ from experiments.build import build
 from ired_jax import blocks
 from ired_jax.energies.matrix import make_matrix
 from ired_jax.energies.mlp import make_mlp
+from ired_jax.types import Example
 from tests import tiny, toys
+from tests.mutants import Mutant, one
 
 ROWS = 23  # prime: no block divides it
 SIZES = [None, 1, 4, 7, 22, 23, 100]
@@ -104,6 +106,11 @@ def test_a_chain_holds_one_block():
     assert chain_temporaries(64) < 0.3 * chain_temporaries(None)
 
 
+def example_of(size):
+    vector = jax.ShapeDtypeStruct((size,), jnp.float32)
+    return Example(vector, vector)
+
+
 @pytest.mark.parametrize(
     "energy, size, floats",
     [
@@ -115,25 +122,26 @@ def test_a_chain_holds_one_block():
     ],
 )
 def test_a_block_fills_the_cache_with_its_largest_array(energy, size, floats):
-    rows = blocks.rows_that_fit(energy, size, size)
+    rows = blocks.rows_that_fit(energy, example_of(size))
     assert blocks.CACHE_BYTES / 2 < rows * 4 * floats <= blocks.CACHE_BYTES
 
 
 def test_a_row_larger_than_the_cache_is_a_block():
-    assert blocks.rows_that_fit(make_matrix(), 40_000, 40_000) == 1
+    assert blocks.rows_that_fit(make_matrix(), example_of(40_000)) == 1
 
 
 def test_a_run_asks_how_many_rows_fit():
-    chosen = build(tiny.get_config("none", train__block_rows=0)).problem.block_rows
+    chosen = build(tiny.get_config("none", train__block_rows=0)).block_rows
     # 3 channels of 3 x 3 floats, with A, A^T and I: 216 bytes a row.
     assert chosen == 2**13
-    assert build(tiny.get_config("none")).problem.block_rows == 8
+    assert build(tiny.get_config("none")).block_rows == 8
 
 
 def step_of(name, block_rows):
     """The state and metrics after one step of a config, as numbers."""
     experiment = build(tiny.get_config(name, train__block_rows=block_rows))
-    state, metrics = toys.jit(experiment.step_fn)(experiment.init_state())
+    step = toys.jit(experiment.step_fns[-1])
+    state, metrics = step(experiment.init_state(), experiment.train_data)
     return state._replace(key=jax.random.key_data(state.key)), metrics
 
 
@@ -145,3 +153,30 @@ def test_a_step_in_blocks_is_the_step_of_all_rows(name):
         found,
         expected,
     )
+
+
+MUTANTS = [
+    Mutant(
+        "blocks",
+        "the rows that are left over count as much as a block",
+        "ired_jax.blocks",
+        one("share = _size(rest) / num_rows", "share = size / num_rows"),
+        test_the_gradient_of_a_mean_is_that_of_all_rows,
+        {"block_rows": 4},
+    ),
+    Mutant(
+        "blocks",
+        "the sum of the blocks for their mean",
+        "ired_jax.blocks",
+        one("size / num_rows * a", "1.0 * a"),
+        test_a_step_in_blocks_is_the_step_of_all_rows,
+        {"name": "none"},
+    ),
+    Mutant(
+        "blocks",
+        "the strategy handed all rows at once",
+        "ired_jax.negatives.langevin",
+        one("blocks.vmap(one, block_rows)(keys, rows", "blocks.vmap(one)(keys, rows"),
+        test_a_chain_holds_one_block,
+    ),
+]

@@ -16,12 +16,15 @@ from experiments import (
     evaluate,
     solve,
     train,
-    trained,
 )
 from experiments.build import build
 from experiments.errors import UserError
-from experiments.loop import train_and_evaluate
+from experiments.run.loop import train_and_evaluate
+from experiments.score import trained
+from experiments.views import base, inverse
+from ired_jax.samplers.inference import SolveInfo
 from tests import tiny
+from tests.mutants import Mutant, one
 
 CONFIG = "--config=configs/cd_full.py:smoke"
 
@@ -82,7 +85,7 @@ def test_one_matrix_alone_is_solved_as_a_batch_of_one(run, tmp_path):
 def test_solve_from_python_gives_what_the_command_gives(run, tmp_path):
     answers = solve.load_solver(run)(matrices().tolist())
     written = np.load(solve_with(run, tmp_path, matrices()))
-    np.testing.assert_array_equal(answers.inverse, written)
+    np.testing.assert_array_equal(np.stack(answers.answer), written)
 
 
 def test_solve_says_which_matrices_are_unlike_those_of_the_training(
@@ -97,24 +100,127 @@ def test_solve_says_which_matrices_are_unlike_those_of_the_training(
         solve_with(run, tmp_path, other)
         said = " ".join(capsys.readouterr().out.split())
         assert unlike in said
-    assert "1 of 2 matrices, number 1 first, are not symmetric" in said
+    assert "input 1 is not symmetric" in said
+    # Numbered as in the file, whatever was refused before it.
+    singular = np.concatenate([0 * a[:1], a[:1], -a[:1]])
+    with pytest.raises(SystemExit):
+        solve_with(run, tmp_path, singular)
+    assert "input 2 is not symmetric" in " ".join(capsys.readouterr().out.split())
+
+
+def test_answers_lie_in_the_box_of_the_last_split(run, monkeypatch):
+    seen = []
+    right = solve.solver
+    monkeypatch.setattr(
+        solve,
+        "solver",
+        lambda e, source, how: seen.append(source) or right(e, source, how),
+    )
+    solve.load_solver(run)(matrices())
+    assert float(seen[0].box(None).high) == 10.0  # of the harder set
+
+
+def test_an_input_of_another_shape_is_refused_and_the_others_are_solved(
+    run, monkeypatch
+):
+    view = solve.view_of("inverse")
+    odd = view._replace(to_x=lambda a: view.to_x(a)[: 9 if a[0, 0] < 1e3 else 5])
+    monkeypatch.setattr(solve, "view_of", lambda name: odd)
+    a = matrices()
+    answers = solve.load_solver(run)(np.concatenate([a[:1], 1e4 * a[:1], a[1:2]]))
+    assert list(answers.refused) == [1]
+    assert "has not the shape" in answers.refused[1]
+    assert answers.answer[1] is None
+    assert answers.answer[2] is not None
 
 
 BAD_INPUTS = [
     (np.ones((2, 3, 4)), r"shape \(2, 3, 4\), must be \(N, n, n\)"),
     (np.ones((0, 3, 3)), "N >= 1"),
-    (np.full((1, 3, 3), np.nan), "matrix 0 is not finite"),
-    (np.stack([np.eye(3), np.ones((3, 3))]), "matrix 1 is singular"),
+    (np.full((1, 3, 3), np.nan), "input 0 is not finite"),
+    (np.ones((2, 3, 3)), "input 0 is singular .*; input 1 is singular"),
     (np.array([["a"]]), "dtype"),
     (None, "there is no such file"),
 ]
 
 
 @pytest.mark.parametrize("array, message", BAD_INPUTS)
-def test_solve_refuses_bad_matrices_and_writes_nothing(run, tmp_path, array, message):
+def test_solve_refuses_what_holds_no_good_matrix_and_writes_nothing(
+    run, tmp_path, array, message
+):
     with pytest.raises(UserError, match=message):
         solve_with(run, tmp_path, array)
     assert not (tmp_path / "inverses.npy").exists()
+
+
+def test_bad_rows_are_named_and_the_others_solved_as_without_them(
+    run, tmp_path, capsys
+):
+    a = matrices()
+    good = np.load(solve_with(run, tmp_path, a))
+    a[1], a[3, 0, 0] = 1.0, np.inf
+    with pytest.raises(SystemExit) as caught:
+        solve_with(run, tmp_path, a)
+    assert caught.value.code == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: input 1 is singular (condition number")
+    assert said.endswith("; input 3 is not finite")
+    inverses = np.load(tmp_path / "inverses.npy")
+    np.testing.assert_array_equal(inverses[[0, 2, 4]], good[[0, 2, 4]])
+    assert np.isnan(inverses[[1, 3]]).all()
+    with (tmp_path / "inverses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["residual"] == "" for row in rows] == [False, True, False, True, False]
+
+
+def test_an_answer_that_is_not_finite_is_named_in_the_exit_code(
+    run, tmp_path, capsys, monkeypatch
+):
+    def solver(*_):
+        def solve(params, x, index, restart):
+            y = np.where(np.asarray(index)[:, None] == 2, np.nan, x)
+            info = SolveInfo(y[:, 0], None, None, np.ones((len(x), 1), int), None)
+            return y, info
+
+        return solve
+
+    monkeypatch.setattr(solve, "solver", solver)
+    with pytest.raises(SystemExit) as caught:
+        solve_with(run, tmp_path, matrices())
+    assert caught.value.code == 1
+    assert (
+        capsys.readouterr().err == "error: input 2 has an answer that is not finite\n"
+    )
+    assert np.isnan(np.load(tmp_path / "inverses.npy")[2]).all()
+
+
+def test_rows_are_numbered_through_the_file_and_not_in_each_batch():
+    """Batches of 2: what keys a row's start noise is its place in the file."""
+    seen, a = [], matrices()
+    a[1] = 1.0
+
+    def lowest_of(answer, params, x, index, restarts):
+        seen.extend(np.asarray(index))
+        return x, np.zeros(len(index)), np.zeros(len(index), int)
+
+    config = tiny.get_config("none", eval__batch_size=2)
+    model = trained.Trained(build(config), config, None, step=0, seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve, "lowest_of", lowest_of)
+        patch.setattr(trained, "load", lambda *_: model)
+        patch.setattr(trained, "on_task", lambda *_: model.experiment)
+        answers = solve.load_solver("run")(a)
+    assert seen == [0, 2, 3, 4]
+    assert list(answers.refused) == [1]
+
+
+def test_a_view_may_leave_out_all_but_reading_and_writing():
+    view = base.view_of("no_such_task")
+    assert view.check(range(3)) == [None] * 3
+    assert view.sizes([1]) == {}
+    with pytest.raises(UserError, match="its view has no read and no write"):
+        view.needs("read", "write")
+    assert base.view_of("inverse").draw is inverse.draw
 
 
 def test_evaluate_scores_a_run_with_another_configs_evaluation(run, tmp_path):
@@ -133,38 +239,38 @@ def test_an_energy_for_every_size_is_scored_and_used_at_another(run, tmp_path):
     evaluate.main(["evaluate", *arguments, *other])
     score = json.loads(output.read_text())
     assert score["task"] == {"name": "inverse", "n": 4}
+    assert score["primary"] == "val/task_mse"
+    assert {record["split"] for record in score["records"]} == {"val", "ood"}
     metrics = score["metrics"]
     assert metrics["val/task_mse"] > 0
     assert "train/task_mse" not in metrics
     a = np.eye(5)[None] * np.array([1.0, 2.0])[:, None, None]
     answers = solve.load_solver(run)(a)
-    assert answers.inverse.shape == (2, 5, 5)
-    np.testing.assert_allclose(
-        answers.residual,
-        np.linalg.norm(a @ answers.inverse - np.eye(5), axis=(1, 2)),
-        rtol=1e-4,
-    )
+    inverses = np.stack(answers.answer)
+    assert inverses.shape == (2, 5, 5)
+    expected = np.linalg.norm(a @ inverses - np.eye(5), axis=(1, 2))
+    np.testing.assert_allclose(answers.figures["residual"], expected, rtol=1e-4)
 
 
 def test_of_several_restarts_the_answer_of_least_energy_is_kept(run):
     a = matrices()
-    one, three = (solve.load_solver(run, restarts=count)(a) for count in (1, 3))
-    assert np.all(three.energy <= one.energy)
-    assert np.any(three.energy < one.energy)
-    np.testing.assert_array_equal(three.steps, 3 * one.steps)
-    is_same = np.all(three.inverse == one.inverse, axis=(1, 2))
-    np.testing.assert_array_equal(is_same, three.energy == one.energy)
+    first, three = (solve.load_solver(run, restarts=count)(a) for count in (1, 3))
+    assert np.all(three.energy <= first.energy)
+    assert np.any(three.energy < first.energy)
+    np.testing.assert_array_equal(three.steps, 3 * first.steps)
+    is_same = np.all(three.y == first.y, axis=1)
+    np.testing.assert_array_equal(is_same, three.energy == first.energy)
 
 
 def test_an_energy_of_one_size_is_refused_at_another():
     config = tiny.get_config("none", "mlp,smoke")
     experiment = build(config)
-    params = experiment.problem.energy.init(jax.random.key(0))
+    params = experiment.energy.init(jax.random.key(0))
     model = trained.Trained(experiment, config, params, step=0, seed=0)
     other = tiny.get_config("none", "mlp,smoke", task__n=4)
     with pytest.raises(UserError, match="takes x of 9 and y of 9 elements, this task"):
         trained.on_task(model, other)
-    assert trained.on_task(model, config).task.x_size == 9
+    assert trained.on_task(model, config).task.example.x.size == 9
 
 
 def test_a_tolerance_stops_soon_and_the_steps_are_reported(run, tmp_path):
@@ -225,7 +331,7 @@ def test_paired_seeds_get_the_interval_of_a_paired_t_test():
     logs = np.log([second[i] / first[i] for i in first])
     error = logs.std(ddof=1) / np.sqrt(5)
     bounds = np.exp(logs.mean() + 2.776445 * error * np.array([0, -1, 1]))
-    text, p = compare.paired_ratio(second, first, "second")
+    text, p = compare.paired(second, first, "second")
     numbers = [
         float(v)
         for v in text.replace("[", "").replace("]", "").replace(",", "").split()
@@ -233,7 +339,7 @@ def test_paired_seeds_get_the_interval_of_a_paired_t_test():
     np.testing.assert_allclose(numbers, bounds, rtol=5e-3)
     assert float(p) < 0.01
     with pytest.raises(UserError, match="has seeds"):
-        compare.paired_ratio({"9": 1.0}, first, "second")
+        compare.paired({"9": 1.0}, first, "second")
 
 
 def test_diagnose_writes_every_study_of_both_splits(run, tmp_path, capsys):
@@ -241,32 +347,32 @@ def test_diagnose_writes_every_study_of_both_splits(run, tmp_path, capsys):
     arguments = [f"--workdir={run}", "--num_examples=4", "--restarts=2"]
     diagnose.main(["diagnose", *arguments, f"--output={output}"])
     result = json.loads(output.read_text())
-    assert result["negatives"] == "cd_langevin"
-    for split in ("val", "ood"):
-        assert len(result[split]["levels"]) == 10
-        names = {name for _, name in (*diagnose.PAIRS, *diagnose.RANKINGS)}
-        assert names <= set(result[split]["levels"][0])
-        assert [row["answers"] for row in result[split]["best_of"]] == [1, 2]
-        assert {line["level"] for line in result[split]["lines"]} == {0, 5, 9}
-    for name in ("levels", "conditioning", "ranking", "best-of", "lines"):
+    assert result["negatives"] == "langevin"
+    assert set(result["splits"]) == {"val", "ood"}
+    for split in result["splits"].values():
+        assert len(split["levels"]) == 10
+        names = {*diagnose.PAIRS.values(), *diagnose.RANKINGS.values()}
+        assert names | {"negatives log det"} <= set(split["levels"][0])
+        assert [row["answers"] for row in split["best_of"]] == [1, 2]
+        assert {line["level"] for line in split["lines"]} == {0, 5, 9}
+    for name in ("levels", "diagnostics", "ranking", "best-of", "lines"):
         path = output.parent / "figures" / f"diagnosis-{name}.png"
         assert path.stat().st_size > 1000
     assert "lowest energy of 2" in capsys.readouterr().out
 
 
-def test_compute_scores_steps_and_restarts(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(compute, "SPLITS", {"ood": "harder"})  # half the time
+def test_compute_scores_steps_and_restarts(run, tmp_path, capsys):
     output = tmp_path / "new" / "compute.png"
     arguments = [f"--runs={run}", "--steps=1", "--restarts=1", "--num_examples=4"]
     compute.main(["compute", *arguments, f"--output={output}"])
     assert output.stat().st_size > 1000
     result = json.loads(output.with_suffix(".json").read_text())
-    scores = result["runs"]["run"]["ood"]
+    scores = result["runs"]["run"]["splits"]["ood"]
     assert [entry["steps"] for entry in scores["steps"]] == [1, 5]
     assert [entry["restarts"] for entry in scores["restarts"]] == [1]
     # One restart at the run's own number of steps is the score at that number.
     one_step, one_restart = scores["steps"][0], scores["restarts"][0]
-    assert one_step["error"] == one_restart["error"]
+    assert one_step["value"] == one_restart["value"]
     assert one_step["displacement"]["mean"] > 0
     assert scores["steps"][1]["displacement"]["mean"] == 0
     assert "5 steps" in capsys.readouterr().out
@@ -275,13 +381,13 @@ def test_compute_scores_steps_and_restarts(run, tmp_path, capsys, monkeypatch):
 BAD_COMMANDS = [
     (train, [], "--config"),
     (train, ["--config=configs/nowhere.py"], "configs/nowhere.py"),
-    (train, ["--config=configs/base.py"], "holds what all configs share"),
+    (train, ["--config=configs/base.py"], "must be another of configs"),
     (train, ["--config=README.md"], "--config=README.md: is no config file"),
     (train, ["--config=configs/none.py:tpu"], "preset 'tpu' is unknown"),
     (train, [CONFIG, "--config.sampler.steps=4"], "steps"),
     (train, [CONFIG, "--config.train.batch_size=many"], "must be a whole number"),
     (train, [CONFIG, "--config.train.learning_rate=inf"], "inf: must be finite"),
-    (train, [CONFIG, "--config.sampler.adjusted=yes"], "must be true or false"),
+    (train, [CONFIG, "--config.sampler.adjusted=maybe"], "must be true or false"),
     (train, [CONFIG, "sampler.num_steps=4"], "unexpected argument"),
     (train, [CONFIG, "--workdirr=x"], "workdirr"),
     (train, [CONFIG, "--config.task.n=0"], "task.n=0: must be at least 1"),
@@ -292,6 +398,7 @@ BAD_COMMANDS = [
         "would change noth",
     ),
     (solve, ["--workdir=nowhere"], "input"),
+    (solve, ["--workdir=x", "--input=a.npy", "--output=a.csv"], "must not be a .csv"),
     (solve, ["--workdir=x", "--input=a.npy", "--output=./a.npy"], "is the input"),
     (compare, ["--runs=nowhere"], "not a finished run"),
     (compare, ["--runs="], "at least one run directory"),
@@ -315,7 +422,9 @@ def test_an_option_beyond_its_limits_is_refused(run, option):
         solve.load_solver(run, **option)
 
 
-@pytest.mark.parametrize("result, named", [("{", "is damaged"), ("{}", "no metrics")])
+@pytest.mark.parametrize(
+    "result, named", [("{", "is damaged"), ("{}", "no metrics and no primary")]
+)
 def test_a_result_that_is_not_one_is_refused(tmp_path, result, named):
     (tmp_path / "result.json").write_text(result)
     with pytest.raises(UserError, match=named):
@@ -342,3 +451,17 @@ def test_the_default_directory_names_the_config_and_its_presets():
     argv = ["train", "--config=configs/cd_full.py:cpu,classic"]
     assert cli.config_name(argv) == "cd_full-cpu-classic"
     assert cli.config_name(["train", "--config", "configs/none.py"]) == "none"
+
+
+MUTANTS = [
+    Mutant(
+        "solve",
+        "rows numbered from 0 again in each batch",
+        "experiments.solve",
+        one(
+            "index = good[first : first + batch_size]",
+            "index = good[first : first + batch_size] - good[first]",
+        ),
+        test_rows_are_numbered_through_the_file_and_not_in_each_batch,
+    ),
+]

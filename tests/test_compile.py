@@ -1,5 +1,6 @@
 """What the compiled step costs: work, memory, compilations, transfers, keys."""
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -12,68 +13,86 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.build import build
-from ired_jax import losses, negatives, training
+from experiments.build import build, resolve
+from ired_jax import training
 from ired_jax.energies.mlp import TIME_WIDTH, make_mlp
+from ired_jax.negatives.filters import ResidualFilter
+from ired_jax.negatives.mixed import make_mixed
+from ired_jax.objectives import pairs
+from ired_jax.objectives.pairs import Replay
+from ired_jax.tasks.base import Source
+from ired_jax.types import Example
 from tests import toys
+from tests.mutants import Mutant, one, planted
 
 # The sizes of record, of which only the compilation is paid here: nothing is run.
 SIZE = 400  # elements of x and of y
 WIDTH = 512
 BATCH = 2048
 ROWS = 1434
-FILTER = negatives.ResidualFilter("running_quantile")
+FILTER = ResidualFilter("running_quantile")
 
 
-def record_problem():
-    return toys.problem(size=SIZE, energy=make_mlp(SIZE, SIZE, width=WIDTH))
+def example_of(size):
+    vector = jax.ShapeDtypeStruct((size,), jnp.float32)
+    return Example(vector, vector)
+
+
+def source_of(size):
+    return Source(partial(toys.draw, size=size), toys.box)
 
 
 def record_contrast(num_steps):
     return toys.contrast(
-        strategy=toys.langevin(num_steps=num_steps),
-        pair_loss=partial(losses.contrastive_divergence, num_elements=SIZE),
+        energy=make_mlp(SIZE, SIZE, width=WIDTH),
+        strategy=toys.langevin(num_steps=num_steps, num_elements=SIZE, grad_clip=5.0),
         num_rows=ROWS,
-        replay=training.Replay(),
+        replay=Replay(),
         residual_filter=FILTER,
     )
 
 
-def record_state(contrast, optimizer):
-    return jax.eval_shape(
-        lambda: training.init_state(
-            jax.random.key(0), record_problem(), optimizer, contrast
-        )
+def step_and_state(contrast, optimizer, size, batch_size):
+    """A train step of the toys' source, and the shapes of its first state."""
+    terms = toys.objectives(contrast, contrast.energy)
+    step = training.make_train_step(
+        source_of(size),
+        terms,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        num_steps=100,
+        ema=training.Ema(),
     )
+    init = partial(
+        training.init_state,
+        energy=contrast.energy,
+        objectives=terms,
+        optimizer=optimizer,
+        example=example_of(size),
+    )
+    state = jax.eval_shape(lambda: init(jax.random.key(0)))
+    return lambda state: step(state, ()), state
 
 
 @functools.cache
 def compiled_step(num_steps):
     """The whole train step, every part at work, its state donated."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4))
-    contrast = record_contrast(num_steps)
-    step = training.make_train_step(
-        record_problem(),
-        optimizer=optimizer,
-        batch_size=BATCH,
-        num_steps=100,
-        ema=training.Ema(),
-        contrast=contrast,
-    )
-    state = record_state(contrast, optimizer)
+    step, state = step_and_state(record_contrast(num_steps), optimizer, SIZE, BATCH)
     return toys.jit(step, donate_argnums=0).lower(state).compile()
 
 
 def compiled_pairs(num_steps):
     """The negative phase alone, its buffer and filter included."""
-    problem, contrast = record_problem(), record_contrast(num_steps)
+    contrast = record_contrast(num_steps)
 
-    def pairs(state, batch):
-        return training.draw_pairs(problem, contrast, state, batch, jnp.float32(0))
+    def drawn(state, batch):
+        context, memory = toys.context(state), state.memory["contrast"]
+        return pairs.draw_pairs(contrast, context, memory, batch)
 
-    state = record_state(contrast, optax.sgd(0.0))
+    _, state = step_and_state(contrast, optax.sgd(0.0), SIZE, BATCH)
     rows = jax.ShapeDtypeStruct((BATCH, SIZE), jnp.float32)
-    return toys.jit(pairs).lower(state, {"x": rows, "y0": rows}).compile()
+    return toys.jit(drawn).lower(state, Example(rows, rows)).compile()
 
 
 def flops(compiled):
@@ -145,12 +164,14 @@ BY_HAND = {
 def test_the_compiled_step_of_a_config_does_the_products_counted_by_hand(name):
     config = importlib.import_module(f"configs.{name}").get_config("mlp")
     config.train.block_rows = BATCH  # all at once: XLA counts the body of a loop once
-    assert config.task.n**2 == SIZE
-    assert (config.energy.width, config.train.batch_size) == (WIDTH, BATCH)
+    values = resolve(config)
+    sizes = [values[k] for k in ("task.n", "energy.width", "train.batch_size")]
+    assert sizes == [SIZE**0.5, WIDTH, BATCH]
     experiment = build(config)
     state = jax.eval_shape(experiment.init_state)
-    step = toys.jit(experiment.step_fn, donate_argnums=0).lower(state).compile()
-    bodies_not_counted = 9 * BATCH * GRADIENT if experiment.contrast else 0
+    step = toys.jit(experiment.step_fns[-1], donate_argnums=0)
+    step = step.lower(state, experiment.train_data).compile()
+    bodies_not_counted = 9 * BATCH * GRADIENT if name != "none" else 0
     # Beyond the products: elementwise work and draws, 2 % at the most.
     extra = (flops(step) + bodies_not_counted) / (BATCH * BY_HAND[name]) - 1
     assert 0 < extra < 0.02
@@ -168,6 +189,7 @@ def test_the_body_of_a_chain_is_counted_once_whatever_its_length():
 def test_the_fresh_starts_that_replay_replaces_cost_under_one_per_cent():
     contrast = record_contrast(10)
     rows = {
+        "x": jax.ShapeDtypeStruct((ROWS, SIZE), jnp.float32),
         "y0": jax.ShapeDtypeStruct((ROWS, SIZE), jnp.float32),
         "t": jax.ShapeDtypeStruct((ROWS,), jnp.int32),
     }
@@ -188,16 +210,7 @@ def test_memory_of_the_step_does_not_grow_with_the_chain():
 def test_a_step_does_not_hold_the_states_of_its_chain():
     num_steps, size = 1000, 64
     contrast = toys.contrast(strategy=toys.langevin(num_steps=num_steps))
-    optimizer, problem = optax.sgd(0.1), toys.problem(size=size)
-    step = training.make_train_step(
-        problem,
-        optimizer=optimizer,
-        batch_size=toys.BATCH,
-        num_steps=100,
-        ema=training.Ema(),
-        contrast=contrast,
-    )
-    state = training.init_state(jax.random.key(0), problem, optimizer, contrast)
+    step, state = step_and_state(contrast, optax.sgd(0.1), size, toys.BATCH)
     memory = toys.jit(step).lower(state).compile().memory_analysis()
     states = 4 * toys.ROWS * size * num_steps
     assert memory.temp_size_in_bytes < 0.1 * states
@@ -213,11 +226,15 @@ def test_the_donated_state_is_updated_in_place():
 
 def test_the_states_of_several_seeds_are_held_once():
     config = importlib.import_module("configs.none").get_config("smoke,mlp")
-    sizes = {"task.n": 2, "train.num_seeds": 8, "train.batch_size": 4}
-    config.update_from_flattened_dict(sizes)
+    config.task.n, config.train.num_seeds, config.train.batch_size = 2, 8, 4
     experiment = build(config)
     state = jax.eval_shape(experiment.init_state)
-    memory = experiment.dispatch().lower(state).compile().memory_analysis()
+    memory = (
+        experiment.dispatch(0)
+        .lower(state, experiment.train_data)
+        .compile()
+        .memory_analysis()
+    )
     assert memory.alias_size_in_bytes == memory.argument_size_in_bytes
     one = memory.argument_size_in_bytes / 8
     assert memory.temp_size_in_bytes < 3 * one  # one at work, its update beside it
@@ -228,8 +245,8 @@ def test_the_states_of_several_seeds_are_held_once():
 
 def tiny_contrast():
     return toys.contrast(
-        replay=training.Replay(capacity=8),
-        residual_filter=negatives.ResidualFilter("running_quantile"),
+        replay=Replay(capacity=8),
+        residual_filter=ResidualFilter("running_quantile"),
     )
 
 
@@ -271,7 +288,8 @@ def compilations(function):
 def test_the_second_call_compiles_nothing_and_consumes_its_state():
     step, first = tiny_step(), tiny_state()
     state, _ = step(first)
-    leaves = [first.params["theta"], first.key, first.replay.rows["y"]]
+    rings = first.memory["contrast"]["replay"]
+    leaves = [first.params.energy["theta"], first.key, rings.rows["y"]]
     assert all(leaf.is_deleted() for leaf in leaves)
     assert compilations(lambda: step(state)) == []
     assert compilations(lambda: jax.jit(lambda x: x + 1)(np.ones(3)))  # it would show
@@ -294,7 +312,7 @@ def test_no_tracer_leaks_from_a_step():
 
 def mixed_contrast():
     chain = toys.langevin(num_steps=1)
-    return toys.contrast(strategy=negatives.mixed(chain, chain, share=0.5))
+    return toys.contrast(strategy=make_mixed(first=chain, second=chain, share=0.5))
 
 
 @pytest.mark.parametrize("make", [tiny_contrast, mixed_contrast])
@@ -310,3 +328,59 @@ def test_a_key_that_is_used_twice_would_be_seen():
 
     with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
         jax.jit(twice)(jax.random.key(0))
+
+
+START = "y = spec.strategy.start(context.key(Stream.START), rows, context.progress)"
+START_REFINED = f"""{START}
+    y, _ = spec.strategy.refine(
+        context.key(Stream.CHAIN),
+        lambda x, t: bind(spec.energy, params, x, t),
+        rows,
+        y,
+        context.progress,
+    )"""
+GRADIENTS = "grads, more = _gradient(objectives, rows, context, block_rows)"
+WITH_CHAINS = f"""{GRADIENTS}
+
+        def held(params):
+            term = objectives["contrast"]
+            return term.loss(params.energy, (), rows["contrast"], context)[0]
+
+        def through(params):
+            term, moving = objectives["contrast"], context._replace(params=params)
+            moved = term.prepare(moving, state.memory["contrast"], batch)[0]
+            return term.loss(params.energy, (), moved, context)[0]
+
+        right, wrong = (jax.grad(f)(state.params) for f in (held, through))
+        grads = jax.tree.map(lambda g, a, b: g - a + b, grads, right, wrong)"""
+STOPPED = 'jax.lax.stop_gradient((rows | {"y_pos": y_pos}, memory))'
+
+
+@contextlib.contextmanager
+def samples_with_gradient():
+    """The other half of bug 007: what `prepare` returns is not held."""
+    with planted(pairs, (STOPPED, '(rows | {"y_pos": y_pos}, memory)')):
+        yield
+
+
+def a_step_holds_its_chain():
+    with samples_with_gradient():
+        test_a_step_does_not_hold_the_states_of_its_chain()
+
+
+MUTANTS = [
+    Mutant(
+        "007",
+        "the loss differentiates through the chain and keeps its graph",
+        "ired_jax.training",
+        one(GRADIENTS, WITH_CHAINS),
+        a_step_holds_its_chain,
+    ),
+    Mutant(
+        "009",
+        "fresh starts refined before replayed ones replace them",
+        "ired_jax.objectives.pairs",
+        one(START, START_REFINED),
+        test_dead_work_is_under_one_per_cent_of_the_negative_phase,
+    ),
+]

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ired_jax.samplers import descent
+from ired_jax.types import Box
 from tests import references, toys
+from tests.mutants import Mutant, one
 
 CURVATURE = np.array([0.5, 1.0, 4.0])
 CENTRE = np.array([1.0, -2.0, 0.3])
@@ -282,10 +284,138 @@ def test_compiled_memory_does_not_grow_with_the_number_of_steps():
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="num_steps=-1"):
         descent.minimize(_bowl, jnp.ones(3), step_size=0.1, num_steps=-1)
-    for bad in (jnp.ones(()), jnp.ones((2, 3)), jnp.ones(3, jnp.int32)):
+    mixed = {"a": jnp.ones(2), "b": jnp.ones(2, jnp.bfloat16)}
+    for bad in (jnp.ones(3, jnp.int32), mixed, ()):
         for num_steps in (0, 1):
             with pytest.raises(AssertionError):
                 descent.minimize(_bowl, bad, step_size=0.1, num_steps=num_steps)
+
+
+# --- trees, known elements --------------------------------------------------------
+
+FREE, KNOWN, GIVEN = [0, 2, 4], [1, 3], np.array([0.5, -1.25])
+LOW, HIGH = np.array([-1.0, -0.2, -2.0]), np.array([0.3, 0.4, -0.1])
+
+
+def _tree(y):
+    """[5] -> a grid of three and a pair, with known elements in both."""
+    return {"grid": y[:3].reshape(3, 1), "pair": y[3:]}
+
+
+def _flat(tree):
+    return jnp.concatenate([tree["grid"].reshape(-1), tree["pair"]])
+
+
+def _full(free):
+    y = np.zeros(5)
+    y[FREE], y[KNOWN] = free, GIVEN
+    return y
+
+
+def _run_tree(starts, *, energy_fn=_waves, **options):
+    """A descent a row of y [N, 5], each as a tree; the ends as rows."""
+
+    def one(y):
+        end, info = descent.minimize(
+            lambda tree: energy_fn(_flat(tree)), _tree(y), **options
+        )
+        return _flat(end), info
+
+    y, info = toys.jit(jax.vmap(one))(jnp.asarray(starts))
+    return np.float64(y), jax.tree.map(np.float64, info)
+
+
+def _box(low=LOW, high=HIGH, dtype=jnp.float32):
+    sides = np.zeros((2, 5))
+    sides[0, FREE], sides[1, FREE], sides[:, KNOWN] = low, high, GIVEN
+    return Box(*(_tree(jnp.asarray(side, dtype)) for side in sides))
+
+
+def _wide_starts(num_rows=12):
+    return np.float64(np.float32(np.random.default_rng(1).normal(size=(num_rows, 5))))
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 6])
+def test_a_tree_descends_as_the_vector_of_its_elements(num_steps):
+    options = {"step_size": 0.3, "num_steps": num_steps, "bounds": 0.8}
+    with jax.enable_x64(True):
+        y, info = _run_tree(_wide_starts(), **options)
+        flat, of_flat = _run(_waves, _wide_starts(), dtype=jnp.float64, **options)
+    np.testing.assert_allclose(y, flat, atol=1e-9)
+    for found, expected in zip(info, of_flat, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 6])
+def test_beside_known_elements_and_in_a_box_it_is_the_loop_of_the_others(num_steps):
+    starts, h = _wide_starts(), 0.3
+    with jax.enable_x64(True):
+        y, info = _run_tree(
+            starts,
+            step_size=h,
+            num_steps=num_steps,
+            bounds=_box(dtype=jnp.float64),
+        )
+    np.testing.assert_array_equal(y[:, KNOWN], np.tile(GIVEN, (len(y), 1)))
+    for i, start in enumerate(starts[:, FREE]):
+        free, accepted = start, 0
+        for _ in range(num_steps):
+            slope = _waves_gradient(_full(free))[FREE]
+            new = np.clip(free - h * slope, LOW, HIGH)
+            if _waves_numpy(_full(new)) < _waves_numpy(_full(free)):
+                free, accepted = new, accepted + 1
+        np.testing.assert_allclose(y[i, FREE], free, atol=1e-9)
+        np.testing.assert_allclose(info.energy[i], _waves_numpy(_full(free)))
+        np.testing.assert_allclose(info.displacement[i], _rms(free - start), atol=1e-9)
+        assert info.acceptance[i] == pytest.approx(accepted / max(num_steps, 1))
+
+
+def test_the_tolerance_is_on_the_slopes_of_the_free_elements():
+    # Free slopes shrink by .9 a step from 1; the known ones are 100 and stay.
+    def energy_fn(y):
+        return 0.5 * jnp.sum(y[jnp.array(FREE)] ** 2) + 100 * jnp.sum(y)
+
+    def tilted(y):
+        return energy_fn(y) - 100 * jnp.sum(y[jnp.array(FREE)])
+
+    y, info = _run_tree(
+        np.ones((2, 5), np.float32),
+        energy_fn=tilted,
+        step_size=0.1,
+        num_steps=60,
+        tolerance=0.01,
+        bounds=_box(low=-9.0, high=9.0),
+    )
+    needed = np.ceil(np.log(0.01) / np.log(0.9))
+    np.testing.assert_array_equal(info.steps, needed)
+    np.testing.assert_allclose(y[:, FREE], 0.9**needed, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.0])
+def test_a_known_element_stays_whatever_its_slope(tolerance):
+    def energy_fn(y):  # not a number is the slope of known elements
+        at_known = (y[jnp.array(KNOWN)] - jnp.float32(GIVEN)) ** 2
+        return _waves(y) + jnp.sum(jnp.sqrt(at_known))
+
+    y, info = _run_tree(
+        np.float32(_wide_starts()),
+        energy_fn=energy_fn,
+        step_size=0.1,
+        num_steps=3,
+        bounds=_box(low=-9.0, high=9.0),
+        tolerance=tolerance,
+    )
+    np.testing.assert_array_equal(y[:, KNOWN], np.tile(GIVEN, (len(y), 1)))
+    assert np.all(np.isfinite(y))
+    assert np.mean(info.acceptance) > 0.5
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3)])
+def test_an_answer_may_have_any_shape(shape):
+    y, _ = descent.minimize(
+        lambda y: jnp.sum(y**2) / 2, jnp.ones(shape), step_size=0.1, num_steps=2
+    )
+    np.testing.assert_allclose(y, np.full(shape, 0.81), rtol=1e-6)
 
 
 class GoldenTest(chex.TestCase):
@@ -300,3 +430,57 @@ class GoldenTest(chex.TestCase):
             _bowl_numpy, _bowl_gradient, start, step_sizes=[0.2, 0.2]
         )
         np.testing.assert_allclose(run(jnp.float32(start)), expected, rtol=1e-5)
+
+
+DESCENT = "ired_jax.samplers.descent"
+MUTANTS = [
+    Mutant(
+        "descent",
+        "every step accepted",
+        DESCENT,
+        one(
+            "accepted = new.energy < state.energy",
+            "accepted = new.energy == new.energy",
+        ),
+        test_a_rejected_step_is_tried_again_from_where_it_stood,
+    ),
+    Mutant(
+        "descent",
+        "it stops at its first rejected step",
+        DESCENT,
+        one("~accepted & (stays_so[count] == 1)", "~accepted"),
+        test_a_tolerance_of_zero_changes_no_answer_and_saves_steps,
+        {"name": "bowl"},
+    ),
+    Mutant(
+        "descent",
+        "it ascends",
+        DESCENT,
+        one("y - h * grad", "y + h * grad"),
+        test_every_row_equals_the_loop_that_evaluates_again,
+        {"name": "bowl", "num_steps": 2, "bounds": None},
+    ),
+    Mutant(
+        "descent",
+        "known elements begin where the start has them",
+        DESCENT,
+        one("trees.dtype(y), boxes.hold(bounds, y)", "trees.dtype(y), y"),
+        test_beside_known_elements_and_in_a_box_it_is_the_loop_of_the_others,
+        {"num_steps": 0},
+    ),
+    Mutant(
+        "descent",
+        "the slope of known elements within the tolerance",
+        DESCENT,
+        one("boxes.still(bounds, grad)", "grad"),
+        test_a_known_element_stays_whatever_its_slope,
+        {"tolerance": 0.0},
+    ),
+    Mutant(
+        "descent",
+        "the tolerance on the mean over all elements",
+        DESCENT,
+        one("rms = partial(boxes.rms_free, bounds)", "rms = trees.rms"),
+        test_the_tolerance_is_on_the_slopes_of_the_free_elements,
+    ),
+]

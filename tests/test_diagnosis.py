@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import compute, diagnose, diagnosis, statistics, study
+from experiments import compute, diagnose
 from experiments.build import build
-from experiments.scoring import HELD_OUT_SEED, solver
-from experiments.trained import Trained
-from ired_jax.types import Stream
+from experiments.diagnosis import landscapes, study
+from experiments.score import statistics
+from experiments.score.trained import Trained
+from experiments.views import inverse
+from ired_jax.tasks.base import Metric, Task, mean_squared_error
+from ired_jax.types import Box, Example
 from tests import references, tiny, toys
+from tests.mutants import Mutant, one
 
 SIGMAS = 5
 NUM_ROWS = 512
@@ -64,13 +68,15 @@ def test_the_best_of_several_is_the_best_where_energy_is_error_and_else_the_wors
 
 
 def test_conditioning_of_diagonal_matrices():
-    matrices = np.stack([np.diag([4.0, -0.5]), np.diag([1.0, 0.0])])
-    figures = statistics.conditioning(matrices[:1])
-    assert figures["log10_det"]["median"] == pytest.approx(np.log10(2.0))
-    assert figures["log10_condition"]["median"] == pytest.approx(np.log10(8.0))
-    assert figures["smallest_singular_value"]["median"] == pytest.approx(0.5)
-    # A singular answer is known to rounding only.
-    assert statistics.conditioning(matrices[1:])["log10_condition"]["median"] < 7
+    matrices = np.stack(
+        [np.diag([4.0, -0.5]), np.diag([1.0, 0.0]), np.full((2, 2), np.nan)]
+    )
+    figures = inverse.diagnostics(matrices.reshape(3, 4).astype(np.float32))
+    assert figures["log det"][0] == pytest.approx(np.log10(2.0))
+    assert figures["log cond"][0] == pytest.approx(np.log10(8.0))
+    assert figures["min sv"][0] == pytest.approx(0.5)
+    assert figures["log cond"][1] < 7  # a singular answer is known to rounding only
+    assert all(np.isnan(values[2]) for values in figures.values())
 
 
 def test_what_is_not_defined_is_left_out_and_counted():
@@ -96,32 +102,50 @@ def test_several_seeds_get_a_t_interval_and_one_seed_that_of_its_draws():
 # --- an ideal landscape -------------------------------------------------------------
 
 
-def offset_problem():
-    """E = |y - a_t x|^2 / (2 s_t) + c(x)."""
-    problem = toys.problem()
-    energy = problem.energy
+def box(x):
+    del x
+    return Box(-9.0, 9.0)
+
+
+@functools.cache
+def phase():
+    """E = |y - a_t x|^2 / (2 s_t) + c(x), and three steps of Langevin."""
+    energy = toys.ideal_energy()
     apply = lambda p, x, y, t: energy(p, x, y, t) + 5 * x[0]  # noqa: E731
     bind = lambda p, x, t: lambda y: apply(p, x, y, t)  # noqa: E731
-    return problem._replace(energy=energy._replace(apply=apply, bind=bind))
+    return toys.contrast(energy=energy._replace(apply=apply, bind=bind))
 
 
-def examples(problem):
+def task():
+    metrics = {"task_mse": Metric(mean_squared_error, "low", "per element")}
+    source = toys.source()
+    return Task(
+        source, {"val": source}, metrics, "val/task_mse", residual=toys.distance
+    )
+
+
+def examples():
     keys = jax.random.split(jax.random.key(0), NUM_ROWS)
-    x, truth = jax.vmap(problem.draw)(keys)
-    return np.asarray(x), np.asarray(truth), problem.energy.init(keys[0])
+    x, truth = jax.vmap(lambda key: toys.draw((), key))(keys)
+    params = phase().energy.init(keys[0])
+    return Example(np.asarray(x), np.asarray(truth)), params
+
+
+def error(x, y, answers):
+    del x
+    return np.mean((np.asarray(answers, np.float64) - y) ** 2, axis=-1)
 
 
 @functools.cache
 def ideal():
-    """A study of `offset_problem`, every figure of which is known."""
-    problem = offset_problem()
-    x, truth, params = examples(problem)
+    """A study of `phase`, every figure of which is known."""
+    (x, truth), params = examples()
     noise = np.random.default_rng(4).normal(size=(NUM_ROWS, 4, toys.D))
     scale = np.array([0.02, 0.05, 0.1, 0.2])[:, None]
     ends = (truth[:, None] + scale * noise).astype(np.float32)
-    error = np.mean((ends - truth[:, None]) ** 2, axis=2)
-    answers = study.Answers(x, truth, ends, error, error, bounds=9.0)
-    subject = study.Subject(problem, toys.contrast(), params, 1.0, (2, 2))
+    bad = error(x, truth[:, None], ends)
+    answers = study.Answers(x, truth, ends, bad, bad, box)
+    subject = study.Subject(task(), phase(), params, 1.0, error, inverse.diagnostics)
     settings = study.Settings(num_examples=NUM_ROWS, restarts=4)
     programs = study.programs_of(subject)
     return study.study(subject, programs, answers, settings, jax.random.key(5), "toy")
@@ -131,14 +155,12 @@ def test_chains_on_the_ideal_landscape_have_the_width_of_their_exact_law():
     """toys.langevin: 3 steps of s_t^2 / 4 from 1.5 s_t, in units of s_t."""
     _, variance = references.plain_law(0, 1.5**2, step_sizes=[0.25] * 3, precision=1.0)
     relative = np.sqrt(2 / (NUM_ROWS * toys.D)) / 2
-    problem = offset_problem()
-    x, truth, params = examples(problem)
-    pairs_at = partial(diagnosis.pairs, problem, toys.contrast(), params, bounds=9.0)
-    pairs_at = toys.jit(pairs_at)
+    rows, params = examples()
+    pairs_at = toys.jit(partial(landscapes.pairs, phase(), params, box=box))
     for t in range(0, toys.T, 3):
-        pairs = pairs_at(jax.random.key(t), (x, truth), jnp.int32(t))
+        pairs = pairs_at(jax.random.key(t), rows, jnp.int32(t))
         pairs = jax.tree.map(np.asarray, pairs)
-        figures = study.pair_figures(pairs, 0.5, (2, 2))
+        figures = study.pair_figures(pairs)
         width, gap = figures["width"], figures["gap"]
         assert abs(width["mean"] / variance**0.5 - 1) < SIGMAS * relative
         assert width["stderr"] == pytest.approx(relative * variance**0.5, rel=0.2)
@@ -154,11 +176,12 @@ def test_chains_on_the_ideal_landscape_have_the_width_of_their_exact_law():
 
 def test_a_candidate_stands_at_its_own_place_of_the_level():
     """U of a_t y_0 is a_t^2 |y_0 - x|^2 / (2 s_t^2), in float64."""
-    problem = toys.problem()
-    x, _, params = examples(problem)
+    (x, _), params = examples()
     x, t = x[:3], 4
     answers = np.random.default_rng(7).normal(size=(3, 5, toys.D)).astype(np.float32)
-    energy = diagnosis.candidate_energies(problem, params, x, answers, jnp.int32(t))
+    energy = landscapes.candidate_energies(
+        toys.contrast(), params, x, answers, jnp.int32(t)
+    )
     a, s = (of[t] for of in references.schedule("cosine", toys.T)[2:])
     distance = np.sum((np.float64(answers) - x[:, None]) ** 2, axis=2)
     np.testing.assert_allclose(energy, a**2 * distance / (2 * s**2), rtol=1e-4)
@@ -175,13 +198,10 @@ def test_rankings_are_taken_within_one_x():
 
 def test_an_energy_that_falls_with_the_error_ranks_the_wrong_way_round():
     rng = np.random.default_rng(6)
-    truth, moves = rng.normal(size=(3, 1, 4)), np.arange(1.0, 7)[None, :, None]
-    candidates = truth + moves * rng.choice([-1, 1], (3, 6, 4))
-    energy, is_right = -(moves[..., 0] ** 2) + 99 * truth[:, 0, :1], moves[..., 0] < 3
-    is_right = np.broadcast_to(is_right, energy.shape)
-    ends = candidates[:, :3]
-    answers = study.Answers(None, truth[:, 0], ends, None, None, bounds=1.0)
-    figures = study.ranking_figures(energy, candidates, is_right, answers)
+    moves, level = np.arange(1.0, 7)[None], 99 * rng.normal(size=(3, 1))
+    is_right = np.broadcast_to(moves < 3, (3, 6))
+    badness = np.broadcast_to(moves**2, (3, 6))
+    figures = study.ranking_figures(level - moves**2, badness, is_right, count=3)
     assert figures["rank_correlation"]["mean"] == pytest.approx(-1)
     assert figures["rank_correlation_ends"]["mean"] == pytest.approx(-1)
     assert figures["auroc"]["mean"] == 0
@@ -198,7 +218,7 @@ def test_lines_on_the_ideal_landscape_are_parabolas_without_barriers():
     for line in ideal()["lines"]:
         assert line["barriers"]["mean"] == 0
         if line["line"] == "truth to chain":
-            share = np.linspace(0, 1, diagnosis.NUM_POINTS)
+            share = np.linspace(0, 1, landscapes.NUM_POINTS)
             parabola = line["median"][-1] * share**2
             np.testing.assert_allclose(line["median"], parabola, atol=2e-2)
 
@@ -213,26 +233,8 @@ def test_a_barrier_stands_above_both_ends():
 # --- commands -----------------------------------------------------------------------
 
 
-def test_a_restart_has_start_noise_of_its_own_and_the_first_is_the_score_of_record():
-    """On a flat landscape the answer is the clipped start over a_T-1: its signs."""
-    experiment = build(tiny.get_config("none", eval__num_steps=0))
-    experiment = experiment._replace(problem=toys.problem(size=9))
-    solve = solver(experiment, experiment.evaluation, 1e-3)
-    params, x, index = {"theta": jnp.zeros(toys.T)}, np.zeros((4, 9)), np.arange(4)
-    record, _ = solve(params, x, index)
-    root = jax.random.key(HELD_OUT_SEED)
-    for restart in (0, 1):
-        answer, _ = solve(params, x, index, restart)
-        key = jax.random.fold_in(jax.random.fold_in(root, restart), Stream.EVAL_START)
-        for row in index:
-            start = jax.random.normal(jax.random.fold_in(key, row), (9,))
-            np.testing.assert_array_equal(np.sign(answer[row]), np.sign(start))
-        if restart == 0:
-            np.testing.assert_array_equal(answer, record)
-
-
 def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():
-    for name, expected in (("adversarial", "adversarial"), ("none", "cd_langevin")):
+    for name, expected in (("adversarial", "adversarial"), ("none", "langevin")):
         config = tiny.get_config(name)
         experiment = build(config)
         strategy, contrast = diagnose.contrast_of(
@@ -241,3 +243,45 @@ def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():
         assert strategy == expected
         assert (contrast is experiment.contrast) == (name != "none")
         assert contrast.levels == (0, 9)
+
+
+MUTANTS = [
+    Mutant(
+        "study",
+        "AUROC pooled over x",
+        "experiments.diagnosis.study",
+        one(
+            "statistics.auroc(energy, is_right)",
+            "statistics.auroc(energy.reshape(1, -1), is_right.reshape(1, -1))",
+        ),
+        test_an_energy_that_falls_with_the_error_ranks_the_wrong_way_round,
+    ),
+    Mutant(
+        "study",
+        "width in units of a_t",
+        "experiments.diagnosis.landscapes",
+        one("y0) / schedule.s[t]", "y0) / schedule.a[t]"),
+        test_chains_on_the_ideal_landscape_have_the_width_of_their_exact_law,
+    ),
+    Mutant(
+        "study",
+        "candidates left in y_0 space",
+        "experiments.diagnosis.landscapes",
+        one("lambda y: a * y, answers", "lambda y: 1.0 * y, answers"),
+        test_a_candidate_stands_at_its_own_place_of_the_level,
+    ),
+    Mutant(
+        "study",
+        "AUROC of wrong answers among themselves left in",
+        "experiments.score.statistics",
+        one("ranks - wrong * (wrong + 1) / 2", "ranks"),
+        test_the_auroc_counts_pairs_of_a_right_and_a_wrong_answer,
+    ),
+    Mutant(
+        "study",
+        "the answer of highest energy picked",
+        "experiments.score.statistics",
+        one("np.argmin(energy, axis=2)", "np.argmax(energy, axis=2)"),
+        test_the_best_of_several_is_the_best_where_energy_is_error_and_else_the_worst,
+    ),
+]

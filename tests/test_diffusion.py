@@ -1,4 +1,4 @@
-"""The schedule against float64, and the three identities of noising."""
+"""The schedule against float64, the three identities of noising, and clean data."""
 
 import chex
 import jax
@@ -8,6 +8,7 @@ import pytest
 
 from ired_jax import diffusion
 from tests import references
+from tests.mutants import Mutant, one
 
 KINDS = [("cosine", 1), ("cosine", 10), ("cosine", 100), ("linear", 21)]
 KINDS += [("linear", 1000)]
@@ -34,8 +35,8 @@ def _noised():
 def test_every_array_equals_the_float64_formula_to_float32(kind, num_levels):
     schedule = diffusion.make_schedule(kind, num_levels)
     expected = references.schedule(kind, num_levels)
-    assert schedule._fields == ("beta", "alpha_bar", "a", "s")
-    for array, oracle in zip(schedule, expected, strict=True):
+    assert schedule._fields == ("beta", "alpha_bar", "a", "s", "temperature")
+    for array, oracle in zip(schedule, (*expected, expected[-1]), strict=True):
         chex.assert_shape(array, (num_levels,))
         chex.assert_type(array, jnp.float32)
         np.testing.assert_allclose(array, oracle, rtol=1e-6)
@@ -63,10 +64,43 @@ def test_a_linear_schedule_of_at_most_twenty_levels_is_refused(num_levels):
         diffusion.make_schedule("linear", num_levels)
 
 
-@pytest.mark.parametrize("kind, num_levels", [("cosine", 0), ("square", 10)])
+BAD_SCHEDULES = [("cosine", 0), ("clean", 0), ("clean", 2), ("square", 10)]
+
+
+@pytest.mark.parametrize("kind, num_levels", BAD_SCHEDULES)
 def test_bad_schedules_are_refused_by_name(kind, num_levels):
-    with pytest.raises(ValueError, match=r"num_levels=0|kind='square'"):
+    with pytest.raises(ValueError, match=r"num_levels=[02]: |kind='square': "):
         diffusion.make_schedule(kind, num_levels)
+
+
+def test_clean_data_are_left_as_they_are_at_temperature_one():
+    schedule = diffusion.make_schedule("clean", 1)
+    for array, value in zip(schedule, (0, 1, 1, 0, 1), strict=True):
+        chex.assert_type(array, jnp.float32)
+        np.testing.assert_array_equal(array, [value])
+    y0, eps, _ = _examples()
+    t = jnp.int32(0)
+    np.testing.assert_array_equal(diffusion.q_sample(schedule, y0, t, eps), y0)
+    np.testing.assert_array_equal(diffusion.predict_start(schedule, y0, t, eps), y0)
+    assert diffusion.temperature(schedule, t) == 1
+    assert diffusion.langevin_step_size(schedule, t, 0.25) == 0.25
+    assert diffusion.descent_step_size(schedule, t) == 1
+
+
+def test_a_tree_is_noised_as_the_vector_of_its_elements():
+    schedule, y0, eps, t, y = _noised()
+
+    def tree(rows):
+        return {"grid": rows[:4].reshape(2, 2), "rest": (rows[4], rows[5:])}
+
+    for function, first, last in (
+        (diffusion.q_sample, y0, eps),
+        (diffusion.predict_start, y, eps),
+        (diffusion.predict_noise, y, y0),
+    ):
+        found = function(schedule, tree(first[3]), t[3], tree(last[3]))
+        expected = tree(function(schedule, first[3], t[3], last[3]))
+        chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
 def test_noised_answers_are_the_formula():
@@ -135,7 +169,8 @@ def test_shapes_that_would_broadcast_are_refused():
         lambda y, t, other: diffusion.predict_noise(schedule, y, t, other),
     )
     for function in functions:
-        for bad in ((y, t, jnp.zeros(())), (y, levels, y), (y, t, jnp.zeros((1, 3)))):
+        shapes = ((y, t, jnp.zeros(())), (y, levels, y), (y, t, jnp.zeros((1, 3))))
+        for bad in (*shapes, (y, t, [y]), ([y, y], t, [y, jnp.zeros(2)])):
             with pytest.raises(AssertionError):
                 function(*bad)
 
@@ -155,3 +190,35 @@ class GoldenTest(chex.TestCase):
         start, noise = round_trip(schedule, y0[3], jnp.int32(3), eps[3])
         np.testing.assert_allclose(start, y0[3], atol=1e-5)
         np.testing.assert_allclose(noise, eps[3], atol=1e-5)
+
+
+MUTANTS = [
+    Mutant(
+        "diffusion",
+        "predict_start adds the noise",
+        "ired_jax.diffusion",
+        one("(y - s * grad) / a", "(y + s * grad) / a"),
+        test_the_noise_as_gradient_gives_back_the_start,
+    ),
+    Mutant(
+        "diffusion",
+        "clean data at the temperature of their noise, 0",
+        "ired_jax.diffusion",
+        one('np.ones(1) if kind == "clean" else s', "s"),
+        test_clean_data_are_left_as_they_are_at_temperature_one,
+    ),
+    Mutant(
+        "diffusion",
+        "the temperature of every schedule 1",
+        "ired_jax.diffusion",
+        one('np.ones(1) if kind == "clean" else s', "np.ones_like(s)"),
+        test_the_temperature_is_s_and_steps_follow_it,
+    ),
+    Mutant(
+        "diffusion",
+        "no step where there is no noise",
+        "ired_jax.diffusion",
+        one("jnp.where(s > 0, s, 1.0), temperature)", "jnp.where(s > 0, s, 1.0), 0.0)"),
+        test_clean_data_are_left_as_they_are_at_temperature_one,
+    ),
+]

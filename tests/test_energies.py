@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from ired_jax import types
 from ired_jax.energies import matrix, mlp, spectral
 from tests import references, toys
+from tests.mutants import Mutant, one
 
 N = 3  # matrices of the small cases
 D = N * N
@@ -424,3 +425,31 @@ class GoldenTest(chex.TestCase):
         value = self.variant(energy.apply)(params, x[0], y[0], t[0])
         expected, _ = _oracle(row, params, x[0], y[0], t[0])
         np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+MUTANTS = [
+    Mutant(
+        "energies",
+        "the stack of the answer multiplied entry by entry",
+        "ired_jax.energies.products",
+        one("z @ mix(layer.right, stack)", "z * mix(layer.right, stack)"),
+        test_value_and_input_gradient_equal_the_float64_oracle,
+        {"row": ANSWER_ROW},
+    ),
+    Mutant(
+        "energies",
+        "no bias in the gradient by W W^T",
+        "ired_jax.energies.mlp",
+        one("pull_back(2 * (h @ weight + bias))", "pull_back(2 * (h @ weight))"),
+        test_binding_condition_and_level_changes_nothing,
+        {"row": TABLE_ROW},
+    ),
+    Mutant(
+        "energies",
+        "a gradient of its own left in units of the energy",
+        "ired_jax.types",
+        one("WithGrad(value, over_scale(grad))", "WithGrad(value, grad)"),
+        test_a_scaled_landscape_s_value_and_gradient_are_divided,
+        {"row": TABLE_ROW},
+    ),
+]

@@ -9,8 +9,9 @@ import torch
 
 from benchmarks import torch_baseline
 from configs import none
-from experiments import import_torch, trained
+from experiments import import_torch
 from experiments.errors import UserError
+from experiments.score import trained
 from ired_jax import convert
 
 N = 2

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ired_jax import diffusion
+from ired_jax import diffusion, trees
 from ired_jax.samplers import inference
+from ired_jax.types import Box
 from tests import references, toys
+from tests.mutants import Mutant, one
 
 T, D = 10, 5
 LEVELS = references.schedule("cosine", T)
@@ -227,13 +229,219 @@ def test_answers_of_each_level_come_only_with_a_trace():
     assert shapes.answers is None
 
 
-def test_an_answer_that_is_no_vector_is_refused():
+# --- trees, known elements, noise, clean data -------------------------------------
+
+FREE, KNOWN = [0, 2, 4], [1, 3]
+GIVEN = np.float64(np.float32([0.7, -1.3]))
+LOW, HIGH = np.array([-1.5, -0.3, -2.0]), np.array([0.6, 1.1, 0.9])
+SHAPE = {
+    "grid": jax.ShapeDtypeStruct((3, 1), jnp.float32),
+    "pair": jax.ShapeDtypeStruct((2,), jnp.float32),
+}
+
+
+def _tree(y):
+    """[5] -> a grid of three and a pair, with known elements in both."""
+    return {"grid": y[:3].reshape(3, 1), "pair": y[3:]}
+
+
+def _flat(tree):
+    return jnp.concatenate([tree["grid"].reshape(-1), tree["pair"]])
+
+
+def _box(low=LOW, high=HIGH, dtype=jnp.float32):
+    sides = np.zeros((2, 5))
+    sides[0, FREE], sides[1, FREE], sides[:, KNOWN] = low, high, GIVEN
+    return Box(*(_tree(jnp.asarray(side, dtype)) for side in sides))
+
+
+def _solve_tree(start, energy_fn=_rugged, kind="cosine", **options):
+    """Answers from rows of starts [N, 5], each row a tree: rows, levels [N, T, 5]."""
+    schedule = diffusion.make_schedule(kind, 1 if kind == "clean" else T)
+    keys = jax.random.split(KEY, len(start))
+
+    def one(key, y):
+        y0, info = inference.solve_from(
+            _tree(y),
+            lambda tree, t: energy_fn(None, _flat(tree), t),
+            schedule,
+            key=key,
+            trace=True,
+            **options,
+        )
+        return _flat(y0), info, jax.vmap(_flat)(info.answers)
+
+    y0, info, answers = toys.jit(jax.vmap(one))(keys, jnp.asarray(start))
+    info = jax.tree.map(np.float64, info._replace(answers=None))
+    return np.float64(y0), info, np.float64(answers)
+
+
+def test_a_tree_is_answered_as_the_vector_of_its_elements():
+    start = np.random.default_rng(0).normal(size=(4, D))
+    with jax.enable_x64(True):
+        y0, info, answers = _solve_tree(start, num_steps=3, bounds=1.5)
+    for i in range(4):
+        expected, shares, energy = references.solve(
+            _rugged_numpy,
+            _rugged_gradient,
+            LEVELS,
+            start[i],
+            num_steps=3,
+            bounds=1.5,
+            is_doubled=False,
+        )
+        np.testing.assert_allclose(answers[i], expected, atol=1e-5)
+        np.testing.assert_allclose(info.acceptance[i], shares)
+        np.testing.assert_allclose(info.energy[i], energy, atol=1e-5)
+    np.testing.assert_array_equal(y0, answers[:, -1])
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (2, 3), ()])
+def test_an_answer_has_the_shape_asked_for_and_starts_from_its_own_noise(shape):
     schedule = diffusion.make_schedule("cosine", T)
-    for shape in ((), (2, 3)):
-        with pytest.raises(AssertionError):
-            inference.solve(
-                KEY, lambda y, t: jnp.sum(y), schedule, shape, num_steps=1, bounds=1.0
-            )
+    y0, info = inference.solve(
+        KEY,
+        lambda y, t: 0.0 * trees.total(y),
+        schedule,
+        shape,
+        num_steps=1,
+        bounds=None,
+        trace=True,
+    )
+    start = trees.normal(KEY, SHAPE if shape is SHAPE else jnp.zeros(shape))
+    # With no slope and no box nothing but a_t changes the start.
+    found = jax.tree.map(lambda y: y * jnp.float32(LEVELS[2][-1]), y0)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, start)
+    for level, leaf in zip(*map(jax.tree.leaves, (info.answers, y0)), strict=True):
+        assert level.shape == (T, *leaf.shape)
+
+
+def _loop(start, noise, low, high, *, num_steps):
+    """The free elements alone, known ones at a_t GIVEN: y_0 after each level, [T, 5].
+
+    noise[t]: [3], of the hand-over to level t; None for none.
+    """
+    beta, _, a, s = LEVELS
+
+    def full(z, scale):
+        y = np.zeros(D)
+        y[FREE], y[KNOWN] = z, scale * GIVEN
+        return y
+
+    answers, z = [], start
+    for t in reversed(range(T)):
+        slope = lambda z, t=t: _rugged_gradient(full(z, a[t]), t)[FREE]  # noqa: E731
+        height = lambda z, t=t: _rugged_numpy(full(z, a[t]), t)  # noqa: E731
+        z = a[t] * np.clip((z - s[t] * slope(z)) / a[t], low, high)
+        for _ in range(num_steps):
+            new = np.clip(z - beta[t] / s[t] * slope(z), a[t] * low, a[t] * high)
+            z = new if height(new) < height(z) else z
+        answers.append(full(z / a[t], 1))
+        z = a[t - 1] * z / a[t]
+        if noise is not None and t:
+            z = z + s[t - 1] * noise[t - 1]
+    return answers
+
+
+@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize("num_steps", [0, 3])
+def test_beside_known_elements_it_is_the_loop_of_the_others(num_steps, noise):
+    starts = np.random.default_rng(1).normal(size=(6, D))
+    with jax.enable_x64(True):
+        box = _box(dtype=jnp.float64)
+        y0, info, answers = _solve_tree(
+            starts, num_steps=num_steps, bounds=box, noise=noise
+        )
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = jax.vmap(fold, (0, None))(jax.random.split(KEY, 6), jnp.arange(T))
+        draw = lambda key: _flat(trees.normal(key, _tree(jnp.zeros(D))))  # noqa: E731
+        drawn = np.array(jax.vmap(jax.vmap(draw))(keys))
+    given = np.broadcast_to(GIVEN, (6, T, 2))
+    np.testing.assert_array_equal(answers[:, :, KNOWN], given)
+    np.testing.assert_array_equal(y0, answers[:, -1])
+    for i, start in enumerate(starts):
+        eps = drawn[i][:, FREE] if noise else None
+        expected = _loop(start[FREE], eps, LOW, HIGH, num_steps=num_steps)
+        np.testing.assert_allclose(answers[i], expected, atol=1e-5)
+        energy = _rugged_numpy(LEVELS[2][0] * expected[-1], 0)
+        np.testing.assert_allclose(info.energy[i], energy, atol=1e-5)
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_known_elements_are_exact_in_float32_and_whatever_their_slope(noise):
+    def energy_fn(row, y, t):  # not a number is the slope of known elements
+        a = jnp.float32(LEVELS[2])[t]
+        at_known = (y[jnp.array(KNOWN)] - a * jnp.float32(GIVEN)) ** 2
+        return _rugged(row, y, t) + jnp.sum(jnp.sqrt(at_known))
+
+    starts = np.float32(np.random.default_rng(2).normal(size=(20, D)))
+    _, info, answers = _solve_tree(
+        starts, energy_fn, num_steps=2, bounds=_box(), noise=noise
+    )
+    given = np.broadcast_to(GIVEN, (20, T, 2))
+    np.testing.assert_array_equal(answers[:, :, KNOWN], given)
+    assert np.all(np.isfinite(answers))
+    assert np.all(np.isfinite(info.energies))
+
+
+def test_the_noise_of_a_hand_over_is_that_of_the_level_below():
+    # Without a slope or a box, y_0 of level t - 1 less that of t is s eps / a of t - 1.
+    keys, count = jax.random.split(KEY, 4000), 4000
+    flat = lambda row, y, t: 0.0 * jnp.sum(y)  # noqa: E731
+    _, _, a, s = LEVELS
+    with jax.enable_x64(True):
+        _, info = _solve(flat, keys=keys, bounds=1e9, num_steps=0, noise=True)
+        _, silent = _solve(flat, keys=keys, bounds=1e9, num_steps=0)
+    steps = np.diff(info.answers, axis=1)[:, ::-1]  # by level 0 .. T-2
+    eps = steps * (a / s)[:-1, None]
+    error = np.sqrt(2 / (count * D))
+    for level in range(T - 1):
+        assert abs(np.var(eps[:, level]) - 1) < 5 * error
+        assert abs(np.mean(eps[:, level])) < 5 / np.sqrt(count * D)
+    # Levels, elements and the start share no noise.
+    first = silent.answers[:, 0] * a[-1]
+    together = np.concatenate([eps.reshape(count, -1), first], axis=1)
+    off = np.corrcoef(together.T) - np.eye(together.shape[1])
+    assert np.max(np.abs(off)) < 5.5 / np.sqrt(count)
+    # The start and, without noise, every level are as they were.
+    np.testing.assert_array_equal(info.answers[:, 0], silent.answers[:, 0])
+    np.testing.assert_allclose(np.diff(silent.answers, axis=1), 0, atol=1e-9)
+
+
+def test_noise_needs_a_key():
+    schedule = diffusion.make_schedule("cosine", T)
+    options = {"num_steps": 1, "bounds": 1.0, "noise": True}
+    with pytest.raises(ValueError, match="key=None"):
+        inference.solve_from(jnp.zeros(D), lambda y, t: jnp.sum(y), schedule, **options)
+
+
+@pytest.mark.parametrize("tolerance", [None, 0.3])
+def test_on_clean_data_inference_is_one_descent_from_the_start(tolerance):
+    starts = 0.5 * np.random.default_rng(3).normal(size=(6, D))
+    curvature = 0.4
+
+    def energy_fn(_, y, t):
+        return 0.5 * curvature * jnp.sum((y - 1) ** 2)
+
+    y0, info, answers = _solve_tree(
+        np.float32(starts),
+        energy_fn,
+        kind="clean",
+        num_steps=4,
+        bounds=1.2,
+        tolerance=tolerance,
+    )
+    # A step of 1 leaves 1 - c of what is missing; the slope is c times that.
+    missing = np.clip(starts, -1.2, 1.2) - 1
+    slope = curvature * np.sqrt(np.mean(missing**2, axis=1))
+    limit = np.log((tolerance or 1e-9) / slope) / np.log(1 - curvature)
+    steps = np.clip(np.ceil(limit), 0, 4)
+    expected = 1 + missing * (1 - curvature) ** steps[:, None]
+    np.testing.assert_array_equal(info.steps[:, 0], steps)
+    np.testing.assert_allclose(y0, expected, atol=1e-6)
+    np.testing.assert_array_equal(answers[:, 0], y0)
+    energy = 0.5 * curvature * np.sum((expected - 1) ** 2, axis=1)
+    np.testing.assert_allclose(info.energy, energy, rtol=1e-4)
 
 
 class GoldenTest(chex.TestCase):
@@ -254,3 +462,79 @@ class GoldenTest(chex.TestCase):
             )[0]
 
         np.testing.assert_allclose(run(KEY), answer, atol=1e-5)
+
+
+INFERENCE = "ired_jax.samplers.inference"
+LOOP = test_beside_known_elements_it_is_the_loop_of_the_others
+MUTANTS = [
+    Mutant(
+        "inference",
+        "a tolerance on the slope, not on the answer",
+        INFERENCE,
+        one("tolerance / schedule.temperature[t]", "tolerance"),
+        test_each_level_stops_where_its_denoised_answer_is_within_the_tolerance,
+    ),
+    Mutant(
+        "inference",
+        "no tolerance at all on clean data",
+        INFERENCE,
+        one("tolerance / schedule.temperature[t]", "tolerance / schedule.s[t]"),
+        test_on_clean_data_inference_is_one_descent_from_the_start,
+        {"tolerance": 0.3},
+    ),
+    Mutant(
+        "bounds",
+        "one level's bound for all levels of inference",
+        INFERENCE,
+        one("boxes.scale(bounds, a)", "boxes.scale(bounds, schedule.a[0])"),
+        test_every_level_is_held_to_its_own_bounds_for_every_row,
+    ),
+    Mutant(
+        "inference",
+        "the answer shrunk by a_0",
+        INFERENCE,
+        one("return y0, SolveInfo(", "return schedule.a[0] * y0, SolveInfo("),
+        test_on_the_ideal_landscape_every_row_finds_its_answer,
+    ),
+    Mutant(
+        "inference",
+        "known elements begin as noise",
+        INFERENCE,
+        one("y = boxes.hold(boxes.scale(bounds, schedule.a[last]), y)", "pass"),
+        LOOP,
+        {"num_steps": 0, "noise": False},
+    ),
+    Mutant(
+        "inference",
+        "known elements handed over with noise",
+        INFERENCE,
+        one("boxes.still(bounds, eps)", "eps"),
+        LOOP,
+        {"num_steps": 0, "noise": True},
+    ),
+    Mutant(
+        "inference",
+        "known elements reported as what is left of a_t times them",
+        INFERENCE,
+        one("y0 = boxes.hold(bounds, jax", "y0 = (lambda _, y: y)(bounds, jax"),
+        test_known_elements_are_exact_in_float32_and_whatever_their_slope,
+        {"noise": False},
+    ),
+    Mutant(
+        "inference",
+        "the noise of the level above handed over",
+        INFERENCE,
+        one(
+            "q_sample(schedule, y0, t, boxes",
+            "q_sample(schedule._replace(s=jnp.roll(schedule.s, -1)), y0, t, boxes",
+        ),
+        test_the_noise_of_a_hand_over_is_that_of_the_level_below,
+    ),
+    Mutant(
+        "inference",
+        "one noise for all hand-overs",
+        INFERENCE,
+        one("jax.random.fold_in(key, t)", "jax.random.fold_in(key, 0)"),
+        test_the_noise_of_a_hand_over_is_that_of_the_level_below,
+    ),
+]

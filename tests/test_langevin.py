@@ -15,8 +15,9 @@ import pytest
 from scipy import special
 
 from ired_jax.samplers import langevin
-from ired_jax.types import WithGrad
+from ired_jax.types import Box, WithGrad
 from tests import references, toys
+from tests.mutants import Mutant, one
 
 SIGMAS = 5
 NOISE_BUG = 0.05  # relative excess of variance that every law below has to notice
@@ -655,9 +656,211 @@ def test_bad_arguments_are_refused():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="num_steps=-1"):
         langevin.sample(key, _half_square, jnp.ones(2), num_steps=-1, **options)
-    for bad in (jnp.ones(()), jnp.ones((2, 2)), jnp.ones(2, jnp.int32)):
+    mixed = {"a": jnp.ones(2), "b": jnp.ones(2, jnp.bfloat16)}
+    for bad in (jnp.ones(2, jnp.int32), mixed, ()):
         with pytest.raises(AssertionError):
             langevin.sample(key, _half_square, bad, num_steps=1, **options)
+    options |= {"num_steps": 1, "bounds": Box([jnp.zeros(2)], [jnp.ones(2)])}
+    with pytest.raises(ValueError, match="box of structure"):
+        langevin.sample(key, _half_square, jnp.ones(2), **options)
+
+
+# --- trees, known elements --------------------------------------------------------
+
+# Elements 1 and 3 of five are known. The others have, given these, precision P_ff and
+# the centre c_f - P_ff^-1 P_fk (y_k - c_k).
+FREE, KNOWN = [0, 2, 4], [1, 3]
+GIVEN = np.array([2.0, -1.5])
+PRECISION = np.diag([2.0, 1.5, 1.0, 3.0, 1.2]) + 0.4 * np.tri(5, 5, -1)
+PRECISION = np.float64(np.float32((PRECISION + PRECISION.T) / 2))
+CENTRE = np.array([0.5, -1.0, 0.25, 1.0, -0.75])
+OF_FREE = PRECISION[np.ix_(FREE, FREE)]
+OF_BOTH = PRECISION[np.ix_(FREE, KNOWN)]
+CONDITIONAL = CENTRE[FREE] - np.linalg.solve(OF_FREE, OF_BOTH @ (GIVEN - CENTRE[KNOWN]))
+
+
+def _tree(y):
+    """[5] -> a grid of three and a pair, with known elements in both."""
+    return {"grid": y[:3].reshape(3, 1), "pair": y[3:]}
+
+
+def _flat(tree):
+    return jnp.concatenate([tree["grid"].reshape(-1), tree["pair"]])
+
+
+def _coupled(tree):
+    offset = _flat(tree) - jnp.float32(CENTRE)
+    return 0.5 * offset @ jnp.float32(PRECISION) @ offset
+
+
+def _box(low=-np.inf, high=np.inf):
+    sides = np.full((2, 5), [[low], [high]], np.float32)
+    sides[:, KNOWN] = GIVEN
+    return Box(*(_tree(jnp.asarray(side)) for side in sides))
+
+
+def _run_tree(start, *, energy_fn=_coupled, seed=0, **options):
+    """Chains of trees; the ends as rows [N, 5]."""
+
+    def chain(key, y):
+        tree, info = langevin.sample(key, energy_fn, _tree(y), **options)
+        return _flat(tree), info
+
+    keys = jax.random.split(jax.random.key(seed), len(start))
+    y, info = toys.jit(jax.vmap(chain))(keys, jnp.float32(start))
+    return np.float64(y), jax.tree.map(np.float64, info)
+
+
+def _assert_gaussian(y, mean, covariance):
+    """Rows y [N, D] of this mean and covariance."""
+    count, variance = len(y), np.diag(covariance)
+    assert SIGMAS * np.sqrt(2 / count) < NOISE_BUG
+    error = np.sqrt(variance / count)
+    assert np.all(np.abs(np.mean(y, axis=0) - mean) < SIGMAS * error)
+    error = np.sqrt((np.outer(variance, variance) + covariance**2) / count)
+    assert np.all(np.abs(np.cov(y.T) - covariance) < SIGMAS * error)
+
+
+def test_a_tree_has_the_law_of_the_vector_of_its_elements():
+    start = np.array([1.0, 0.0, -1.0, 0.5, 2.0])
+    options = {"step_size": 0.2, "temperature": 1.0, "num_steps": 3}
+    y, _ = _run_tree(np.tile(start, (30_000, 1)), **options)
+    law = references.plain_law_vector(
+        start,
+        np.zeros((5, 5)),
+        step=0.2,
+        num_steps=3,
+        precision=PRECISION,
+        centre=CENTRE,
+    )
+    _assert_gaussian(y, *law)
+
+
+@pytest.mark.parametrize("bounds", [None, 0.9])
+def test_without_noise_a_tree_moves_as_the_vector_of_its_elements(bounds):
+    start = np.random.default_rng(7).normal(size=(4, 5))
+    options = {"step_size": 0.2, "temperature": 0.0, "num_steps": 4}
+    options |= {"grad_clip": 0.7, "bounds": bounds, "trace": True}
+    y, info = _run_tree(start, **options)
+    flat, of_flat = _run(lambda y: _coupled(_tree(y)), start, jit=toys.jit, **options)
+    np.testing.assert_allclose(y, flat, rtol=1e-6, atol=1e-6)
+    for found, expected in zip(info, of_flat, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (0,)])
+def test_an_answer_may_have_any_shape(shape):
+    options = {"step_size": 0.1, "temperature": 0.0, "num_steps": 2}
+    y = jnp.full(shape, 2.0)
+    for adjusted in (False, True):
+        options["temperature"] = 1e-12 if adjusted else 0.0
+        end, _ = langevin.sample(
+            jax.random.key(0), _half_square, y, adjusted=adjusted, **options
+        )
+        chex.assert_shape(end, shape)
+        if not adjusted:
+            np.testing.assert_allclose(end, 0.81 * y, rtol=1e-6)
+
+
+def test_beside_known_elements_a_plain_chain_has_the_law_of_the_smaller_problem():
+    start = np.array([1.0, 9.0, -1.0, 9.0, 2.0])  # held from the first gradient on
+    options = {"step_size": 0.2, "temperature": 1.0, "num_steps": 3}
+    y, info = _run_tree(np.tile(start, (30_000, 1)), bounds=_box(), **options)
+    np.testing.assert_array_equal(y[:, KNOWN], np.tile(GIVEN, (len(y), 1)))
+    law = references.plain_law_vector(
+        start[FREE],
+        np.zeros((3, 3)),
+        step=0.2,
+        num_steps=3,
+        precision=OF_FREE,
+        centre=CONDITIONAL,
+    )
+    _assert_gaussian(y[:, FREE], *law)
+    moved = np.sqrt(np.mean((y[:, FREE] - start[FREE]) ** 2, axis=1))
+    np.testing.assert_allclose(info.displacement, moved, rtol=1e-4)
+
+
+def test_beside_known_elements_an_adjusted_chain_has_the_exact_conditional():
+    start = np.random.default_rng(8).normal(size=(30_000, 5))
+    y, info = _run_tree(
+        start,
+        bounds=_box(),
+        step_size=0.5,
+        temperature=1.0,
+        num_steps=40,
+        adjusted=True,
+    )
+    np.testing.assert_array_equal(y[:, KNOWN], np.tile(GIVEN, (len(y), 1)))
+    _assert_gaussian(y[:, FREE], CONDITIONAL, np.linalg.inv(OF_FREE))
+    assert 0.3 < np.mean(info.acceptance) < 0.97
+
+
+@pytest.mark.parametrize("low, high", [(-np.inf, np.inf), (-0.5, 1.5)])
+def test_known_elements_are_in_no_proposal_density(low, high):
+    step, temperature = 0.5, 0.8
+    start = np.random.default_rng(9).uniform(-0.4, 1.4, size=(300, 5))
+    start = np.float64(np.float32(start))
+    y, info = _run_tree(
+        start,
+        bounds=_box(low, high),
+        step_size=step,
+        temperature=temperature,
+        num_steps=1,
+        adjusted=True,
+    )
+
+    def energy(free):
+        return (free - CONDITIONAL) @ OF_FREE @ (free - CONDITIONAL) / 2
+
+    moved = np.any(y[:, FREE] != start[:, FREE], axis=1)
+    assert 30 < np.sum(moved) < 290
+    assert np.all((y[:, FREE] >= low) & (y[:, FREE] <= high))
+    for before, after, alpha in zip(
+        start[moved][:, FREE], y[moved][:, FREE], info.acceptance[moved], strict=True
+    ):
+        expected = references.acceptance(
+            energy,
+            lambda free: OF_FREE @ (free - CONDITIONAL),
+            before,
+            after,
+            step=step,
+            temperature=temperature,
+        )
+        np.testing.assert_allclose(alpha, expected, rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("adjusted", [False, True])
+@pytest.mark.parametrize("num_steps", [0, 3])
+def test_a_known_element_stays_whatever_its_slope_and_start(adjusted, num_steps):
+    def energy_fn(tree):  # not a number is the slope of known elements
+        y = _flat(tree)
+        at_known = (y[jnp.array(KNOWN)] - jnp.float32(GIVEN)) ** 2
+        return _coupled(tree) + jnp.sum(jnp.sqrt(at_known))
+
+    start = np.random.default_rng(10).normal(size=(20, 5))
+    y, info = _run_tree(
+        start,
+        energy_fn=energy_fn,
+        bounds=_box(),
+        step_size=0.05,
+        temperature=1.0,
+        num_steps=num_steps,
+        adjusted=adjusted,
+    )
+    np.testing.assert_array_equal(y[:, KNOWN], np.tile(GIVEN, (20, 1)))
+    assert np.all(np.isfinite(y))
+    assert np.all(np.isfinite(info.grad_norm))
+    assert np.any(y[:, FREE] != np.float32(start[:, FREE])) == (num_steps > 0)
+
+
+def test_a_box_of_two_numbers_is_its_half_width():
+    start = np.random.default_rng(11).normal(size=(8, 5))
+    for adjusted in (False, True):
+        options = {"step_size": 0.2, "temperature": 1.0, "num_steps": 3}
+        options |= {"adjusted": adjusted, "jit": toys.jit}
+        half, _ = _run(_half_square, start, bounds=1.1, **options)
+        box, _ = _run(_half_square, start, bounds=Box(-1.1, 1.1), **options)
+        np.testing.assert_array_equal(half, box)
 
 
 class GoldenTest(chex.TestCase):
@@ -670,3 +873,68 @@ class GoldenTest(chex.TestCase):
 
         y = chain(jax.random.key(0), jnp.arange(3.0))
         np.testing.assert_allclose(y, 0.9 * np.arange(3.0), rtol=1e-6)
+
+
+LANGEVIN = "ired_jax.samplers.langevin"
+NOISE = "jnp.sqrt(2 * h * temperature) * xi"
+DRIFT = "boxes.still(bounds, boxes.clip(grad_clip, grad))"
+STILL_NOISE = "boxes.still(bounds, trees.normal(key, y))"
+PROPOSAL = "jax.tree.map(move, y, grad, xi)"
+CONDITIONAL_LAW = test_beside_known_elements_an_adjusted_chain_has_the_exact_conditional
+MUTANTS = [
+    Mutant(
+        "langevin",
+        "five per cent too much noise",
+        LANGEVIN,
+        one(NOISE, f"1.05 * {NOISE}"),
+        test_a_plain_chain_has_the_exact_law_of_its_discrete_steps,
+        {"num_steps": 3},
+    ),
+    Mutant(
+        "langevin",
+        "the two proposal densities exchanged",
+        LANGEVIN,
+        one("(forth - back)", "(back - forth)"),
+        test_one_acceptance_is_the_ratio_of_the_written_out_densities,
+        {"clip": None, "bounds": None},
+    ),
+    Mutant(
+        "langevin",
+        "noise on known elements",
+        LANGEVIN,
+        one(STILL_NOISE, "trees.normal(key, y)"),
+        CONDITIONAL_LAW,
+    ),
+    Mutant(
+        "langevin",
+        "a drift on known elements",
+        LANGEVIN,
+        one(DRIFT, "boxes.clip(grad_clip, grad)"),
+        CONDITIONAL_LAW,
+    ),
+    Mutant(
+        "langevin",
+        "known elements in the proposal densities",
+        LANGEVIN,
+        (
+            (DRIFT, "boxes.clip(grad_clip, grad)"),
+            (PROPOSAL, f"boxes.hold(bounds, {PROPOSAL})"),
+        ),
+        test_known_elements_are_in_no_proposal_density,
+        {"low": -np.inf, "high": np.inf},
+    ),
+    Mutant(
+        "langevin",
+        "known elements begin where the start has them",
+        LANGEVIN,
+        one("y = boxes.hold(bounds, y)", "pass"),
+        test_beside_known_elements_a_plain_chain_has_the_law_of_the_smaller_problem,
+    ),
+    Mutant(
+        "langevin",
+        "one noise for all leaves of a tree",
+        "ired_jax.trees",
+        one("jax.random.split(key, len(leaves))", "[key] * len(leaves)"),
+        test_a_tree_has_the_law_of_the_vector_of_its_elements,
+    ),
+]

@@ -13,17 +13,25 @@ ROOT = Path(__file__).parents[1]
 
 # What each room of the library may import of the library, by prefix of module names.
 # Rooms that are not listed stand above these and may import any of them.
+BASE = ("types", "trees", "boxes", "fields")
 ROOMS = {
     "types": (),
-    "diffusion": ("types",),
-    "energies": ("types", "energies"),
-    "samplers": ("types", "diffusion", "samplers"),
-    "replay": ("types",),
-    "losses": ("types",),
-    "precision": ("types",),
-    "blocks": ("types",),
-    "tasks": ("types", "diffusion", "tasks.base"),
-    "negatives": ("types", "blocks", "diffusion", "losses", "samplers"),
+    "fields": (),
+    "trees": ("types",),
+    "boxes": ("types", "trees"),
+    "diffusion": BASE,
+    "energies": (*BASE, "diffusion", "energies"),
+    "samplers": (*BASE, "diffusion", "samplers"),
+    "replay": BASE,
+    "losses": BASE,
+    "precision": BASE,
+    "blocks": BASE,
+    "metrics": (*BASE, "metrics"),
+    "tasks": (*BASE, "diffusion", "metrics", "tasks.base"),
+    "negatives": (
+        *(*BASE, "blocks", "diffusion", "losses", "precision"),
+        *("samplers", "negatives"),
+    ),
 }
 # The library has no flags, config objects, files, logs or clocks.
 FOREIGN = {"ml_collections", "absl", "orbax", "experiments", "configs", "benchmarks"}
@@ -99,12 +107,11 @@ def jit_uses(source):
 
 
 def not_for_configs(source, module, is_package=False):
-    """Imports of a config other than ml_collections and configs.base."""
+    """Imports of a config other than ml_collections and configs."""
     return {
         name
         for name in imports_of(source, module, is_package)
-        if not _is_within(name, "ml_collections")
-        and not _is_within(name, "configs.base")
+        if not _is_within(name, "ml_collections") and not _is_within(name, "configs")
     }
 
 
@@ -150,11 +157,29 @@ def test_the_library_never_jits():
         assert not jit_uses(source), module
 
 
-def test_configs_import_only_ml_collections_and_the_base():
+def test_configs_import_only_ml_collections_and_each_other():
     configs = list(_modules("configs"))
     assert any(module == "configs.base" for module, _, _ in configs)
     for module, source, is_package in configs:
-        assert not not_for_configs(source, module, is_package), module
+        if module != "configs.base":  # presets look up which fields there are
+            assert not not_for_configs(source, module, is_package), module
+
+
+def test_no_file_but_its_own_knows_a_task():
+    """Tasks and views are found by name: nothing imports one but its own view."""
+    folders = ("ired_jax", "experiments", "configs")
+    modules = [module for folder in folders for module in _modules(folder)]
+    own = {name.rpartition(".")[2] for name, _, _ in modules if ".tasks." in name}
+    own -= {"base"}
+    assert "inverse" in own
+    for module, source, is_package in modules:
+        for name in imports_of(source, module, is_package):
+            for task in own:
+                named = any(
+                    _is_within(name, f"{room}.{task}")
+                    for room in ("ired_jax.tasks", "experiments.views")
+                )
+                assert not named or module.rpartition(".")[2] == task, (module, name)
 
 
 def test_the_oracles_import_nothing_of_the_library():
@@ -182,6 +207,7 @@ def test_imports_are_absolute():
         ("tasks", "from ired_jax import losses"),
         ("tasks", "from ..samplers import descent"),
         ("losses", "from ired_jax.training import TrainState"),
+        ("negatives", "from ired_jax.objectives import pairs"),
         ("types", "from ired_jax import diffusion"),
         ("diffusion", "import ired_jax"),
     ],
@@ -236,7 +262,7 @@ def test_a_planted_jit_is_seen(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["import jax", "from configs import cd_full", "from ired_jax import losses"],
+    ["import jax", "from experiments import build", "from ired_jax import losses"],
 )
 def test_a_planted_import_of_a_config_is_seen(source):
     assert not_for_configs(source, "configs.new")

@@ -9,6 +9,7 @@ import pytest
 
 from ired_jax import losses
 from tests import references
+from tests.mutants import Mutant, one
 
 B, D = 7, 5
 
@@ -16,11 +17,6 @@ B, D = 7, 5
 def _pairs(scale=3.0, count=B):
     u_pos, u_neg = scale * np.random.default_rng(0).normal(size=(2, count))
     return jnp.float32(u_pos), jnp.float32(u_neg)
-
-
-def _vectors():
-    grad, eps = np.random.default_rng(1).normal(size=(2, B, D))
-    return jnp.float32(grad), jnp.float32(eps)
 
 
 def _softplus(z):
@@ -99,20 +95,6 @@ def test_data_are_pushed_down_and_samples_up(name):
     to_pos, to_neg = jax.grad(lambda p, n: jnp.sum(loss(p, n)), argnums=(0, 1))(*close)
     assert np.all(to_pos > 0)  # descent lowers U+
     assert np.all(to_neg < 0)  # and raises U-
-
-
-def test_denoising_is_the_mean_over_elements_of_each_example():
-    grad, eps = _vectors()
-    loss = losses.denoising(grad, eps)
-    expected = np.mean((np.float64(grad) - np.float64(eps)) ** 2, axis=1)
-    chex.assert_shape(loss, (B,))
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    np.testing.assert_array_equal(losses.denoising(eps, eps), 0)
-    slope = jax.grad(lambda grad: jnp.sum(losses.denoising(grad, eps)))(grad)
-    np.testing.assert_allclose(slope, 2 * (grad - eps) / D, rtol=1e-6)
-    for bad in (eps[:, :1], eps[:1], eps[0]):
-        with pytest.raises(AssertionError):
-            losses.denoising(grad, bad)
 
 
 def test_contrastive_divergence_has_the_exact_parameter_gradient():
@@ -232,6 +214,30 @@ def test_quantiles_refuse_shapes_that_would_broadcast():
             losses.level_quantiles(residual, bad, num_levels=10, quantile=0.3)
 
 
+MADE = {  # what a maker's defaults are, D elements
+    "cd": lambda p, n: (p - n) / D,
+    "logistic": lambda p, n: _softplus((p - n) / D),
+    "hinge": lambda p, n: np.maximum(0, 1 + (p - n) / D),
+}
+
+
+def test_the_makers_read_their_fields():
+    pairs = [jnp.float32([1.0, 5.0]), jnp.float32([3.0, -3.0])]
+    gap = np.array([-2.0, 8.0])
+    whole = {"per_element": False}
+    rows = [
+        (losses.make_cd(clamp=0.25), np.maximum(gap / D, -0.25), 1.0),
+        (losses.make_cd(**whole), gap, 1.0),
+        (losses.make_logistic(tau=2.0), _softplus(gap / (2 * D)), 2.0 * D),
+        (losses.make_logistic(tau=2.0, **whole), _softplus(gap / 2), 2.0),
+        (losses.make_hinge(margin=0.3), np.maximum(0, 0.3 + gap / D), 1.0),
+        (losses.make_hinge(margin=3.0, **whole), np.maximum(0, 3 + gap), 1.0),
+    ]
+    for loss, expected, tau in rows:
+        np.testing.assert_allclose(loss.value(*pairs, D), expected, rtol=1e-5)
+        assert loss.tau(D) == tau
+
+
 class GoldenTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_every_loss_agrees_compiled_and_not(self):
@@ -240,7 +246,29 @@ class GoldenTest(chex.TestCase):
         for loss, value, _ in PAIR_LOSSES.values():
             result = self.variant(loss)(*pairs)
             np.testing.assert_allclose(result, value(*exact), rtol=1e-5, atol=1e-6)
-        grad, eps = _vectors()
-        result = self.variant(lambda g, e: losses.denoising(g, e))(grad, eps)
-        expected = np.mean((np.float64(grad) - np.float64(eps)) ** 2, axis=1)
-        np.testing.assert_allclose(result, expected, rtol=1e-5)
+        for name, loss in losses.PAIR_LOSSES.items():
+            value = loss(per_element=True).value
+            result = self.variant(lambda p, n, v=value: v(p, n, D))(*pairs)
+            np.testing.assert_allclose(result, MADE[name](*exact), rtol=1e-5, atol=1e-6)
+
+
+MUTANTS = [
+    Mutant(
+        "reg",
+        "the penalty not per element, so far too strong",
+        "ired_jax.losses",
+        one("(u_pos / num_elements) ** 2", "u_pos**2"),
+        test_a_pair_loss_and_its_gradient_equal_the_formula_for_each_pair,
+        {"name": "energy penalty"},
+    ),
+    Mutant(
+        "12",
+        "the margin is never read",
+        "ired_jax.losses",
+        one(
+            "hinge(u_pos / unit, u_neg / unit, margin=margin)",
+            "hinge(u_pos / unit, u_neg / unit, margin=1.0)",
+        ),
+        test_the_makers_read_their_fields,
+    ),
+]

@@ -1,8 +1,7 @@
-"""Strategies and filter of the negative phase, against laws and NumPy formulas."""
+"""Strategies of the negative phase, against laws and NumPy formulas."""
 
 import functools
 import itertools
-from functools import partial
 
 import chex
 import jax
@@ -10,12 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ired_jax import diffusion, negatives
+from ired_jax import losses
+from ired_jax.negatives.adversarial import make_adversarial
+from ired_jax.negatives.base import ChainInfo, Strategy
+from ired_jax.negatives.corrupted import make_corrupted
+from ired_jax.negatives.mixed import make_mixed
+from ired_jax.negatives.noise import make_noise
+from ired_jax.negatives.on_trajectory import make_on_trajectory
+from ired_jax.negatives.random import make_random
+from ired_jax.types import Box
 from tests import references, toys
+from tests.mutants import Mutant, one
 
 BETA, _, A, S = references.schedule("cosine", toys.T)
 SIGMAS = 4.5  # standard errors, two-sided chance of 1e-5 for each comparison
-BOUNDS = 2.0
+BOUNDS = toys.BOUNDS
 
 
 def make_rows(num_rows, *, size=4, levels=tuple(range(10)), answer=None):
@@ -44,29 +52,24 @@ def stepped_landscape(x, t):
     return lambda y: landscape_in_nats(x, t)(y) + jnp.sum(jnp.floor(3 * y))
 
 
-def trajectory(num_steps=2, unit=lambda t: toys.schedule().s[t]):
-    return negatives.on_trajectory(
-        toys.schedule(), bounds=BOUNDS, num_steps=num_steps, unit=unit
-    )
+def wrong_sign(key, x, y):
+    """A wrong answer of the task's own making."""
+    del x
+    return y + jax.random.uniform(key, y.shape, minval=1.0, maxval=2.0)
 
 
 def make_strategies():
     """Every strategy, with the step sizes that belong to a landscape in nats."""
-    levels = toys.schedule()
-    noise = negatives.nce_noise(levels, scale=(3.0, 3.0), bounds=BOUNDS)
-    descent = negatives.adversarial(
-        levels,
-        scale=(3.0, 3.0),
-        bounds=BOUNDS,
-        num_steps=2,
-        step_size=lambda t: levels.beta[t],
-    )
+    levels, units = toys.schedule(), toys.units()
+    noise = make_noise(levels, toys.box, noise_scale=3.0)
+    descent = make_adversarial(levels, toys.box, units, noise_scale=3.0)
     return {
-        "nce_random": negatives.nce_random(levels, bounds=BOUNDS),
-        "nce_noise": noise,
+        "random": make_random(levels, toys.box),
+        "corrupted": make_corrupted(levels, wrong_sign),
+        "noise": noise,
         "adversarial": descent,
-        "on_trajectory": trajectory(),
-        "mixed": negatives.mixed(noise, descent, share=0.7),
+        "on_trajectory": make_on_trajectory(levels, toys.box, units),
+        "mixed": make_mixed(first=noise, second=descent),
         "langevin": toys.langevin(),
         "langevin_adjusted": toys.langevin(adjusted=True),
     }
@@ -134,8 +137,8 @@ def test_no_two_rows_share_their_noise(name):
 
 def test_no_two_rows_of_mixed_chains_share_their_noise():
     rows = make_rows(10, levels=(4,), answer=0.0)
-    still = toys.langevin(scale=(0.0, 0.0))
-    _, y, _ = run(negatives.mixed(still, still, share=0.5), rows)
+    still = toys.langevin(noise_scale=0.0)
+    _, y, _ = run(make_mixed(first=still, second=still, share=0.5), rows)
     assert len(np.unique(y, axis=0)) == 10
 
 
@@ -146,7 +149,7 @@ def test_a_noised_start_has_the_law_of_a_y0_plus_scale_s_eps():
     # N elements a level: mean within SIGMAS s.e., standard deviation (relative s.e.
     # 1 / sqrt(2 N)) likewise.
     rows = make_rows(30_000, levels=(0, 4, 9))
-    start = toys.langevin(scale=(1.5, 0.5)).start
+    start = toys.langevin(noise_scale=1.5, noise_scale_end=0.5).start
     for progress, scale in ((0.0, 1.5), (0.5, 1.0), (1.0, 0.5)):
         y = np.asarray(start(jax.random.key(1), rows, progress), np.float64)
         for t in (0, 4, 9):
@@ -158,7 +161,8 @@ def test_a_noised_start_has_the_law_of_a_y0_plus_scale_s_eps():
 
 def test_a_random_start_is_a_wrong_answer_under_the_positives_noise():
     rows = make_rows(20_000, levels=(0, 4, 6))
-    y = np.float64(run(negatives.nce_random(toys.schedule(), bounds=1.5), rows)[1])
+    strategy = make_random(toys.schedule(), lambda x: Box(-1.5, 1.5))
+    y = np.float64(run(strategy, rows)[1])
     t = rows["t"]
     wrong = (y - column(S, t) * rows["eps"]) / column(A, t)
     assert np.abs(wrong).max() <= 1.5 * (1 + 1e-5)
@@ -167,12 +171,32 @@ def test_a_random_start_is_a_wrong_answer_under_the_positives_noise():
     assert abs(correlation) < SIGMAS / wrong.size**0.5
 
 
+def test_a_corrupted_start_is_the_task_s_wrong_answer_noised():
+    rows = make_rows(40)
+    _, y, _ = run(make_strategies()["corrupted"], rows)
+    t = rows["t"]
+    wrong = (y - column(S, t) * rows["eps"]) / column(A, t)
+    moved = (wrong - rows["y0"])[t < 9]  # at t = 9 the answer's share is .005
+    assert np.all((moved > 1 - 1e-4) & (moved < 2 + 1e-4))
+
+
+def test_a_task_that_knows_no_wrong_answers_is_refused():
+    with pytest.raises(ValueError, match="the task has no `corrupt`"):
+        make_corrupted(toys.schedule(), None)
+
+
+@pytest.mark.parametrize("end", [-0.5, -0.01])
+def test_a_noise_scale_that_ends_below_nothing_is_refused(end):
+    with pytest.raises(ValueError, match=f"noise_scale_end={end}"):
+        make_noise(toys.schedule(), toys.box, noise_scale_end=end)
+
+
 # Refinements
 
 
-def test_nce_noise_clips_the_start_in_y0_space_and_renoises_with_the_positives_eps():
+def test_noise_clips_the_start_in_y0_space_and_renoises_with_the_positives_eps():
     rows = make_rows(40)
-    start, y, info = run(make_strategies()["nce_noise"], rows)
+    start, y, info = run(make_strategies()["noise"], rows)
     t = rows["t"]
     y0 = np.clip(start / column(A, t), -BOUNDS, BOUNDS)
     expected = column(A, t) * y0 + column(S, t) * rows["eps"]
@@ -180,24 +204,19 @@ def test_nce_noise_clips_the_start_in_y0_space_and_renoises_with_the_positives_e
     assert np.all(info.displacement == 0)
 
 
-def test_adversarial_descends_before_it_is_renoised():
+@pytest.mark.parametrize("multiple", [1.0, 0.5])
+def test_adversarial_descends_before_it_is_renoised(multiple):
     # On the ideal landscape a step of size beta on U shrinks the offset from the
     # minimum by 1 - beta / s^2, so it is accepted; y - s eps is the point before the
     # noise. The start is tight, so that no bound is met.
     rows = make_rows(40, levels=(1, 3, 5, 7))
-    levels = toys.schedule()
-    strategy = negatives.adversarial(
-        levels,
-        scale=(0.01, 0.01),
-        bounds=BOUNDS,
-        num_steps=2,
-        step_size=lambda t: levels.beta[t],
-    )
+    options = {"noise_scale": 0.01, "descent_step_size": multiple}
+    strategy = make_adversarial(toys.schedule(), toys.box, toys.units(), **options)
     start, y, info = run(strategy, rows)
     t = rows["t"]
     centre = column(A, t) * rows["y0"]
     before_noise = y - column(S, t) * rows["eps"]
-    shrink = column(1 - BETA / S**2, t) ** 2
+    shrink = column(1 - multiple * BETA / S**2, t) ** 2
     expected = centre + shrink * (start - centre)
     np.testing.assert_allclose(before_noise, expected, rtol=0, atol=2e-6)
     assert np.all(info.acceptance == 1)
@@ -228,8 +247,9 @@ def test_a_trajectory_gives_the_models_own_answer_of_each_level_noised(in_nats):
             jnp.sum((y - levels.a[t] * wrong) ** 2) / (2 * levels.s[t] * scale)
         )
 
-    unit = (lambda t: levels.s[t]) if in_nats else jnp.ones_like
-    start, y, info = run(trajectory(unit=unit), rows, landscape)
+    units = toys.units("nats" if in_nats else "energy")
+    strategy = make_on_trajectory(levels, toys.box, units)
+    start, y, info = run(strategy, rows, landscape)
     t = rows["t"]
     wrong = rows["y0"] + 0.02 * t[:, None] - 0.1
     expected = column(A, t) * wrong + column(S, t) * rows["eps"]
@@ -240,7 +260,7 @@ def test_a_trajectory_gives_the_models_own_answer_of_each_level_noised(in_nats):
 
 def test_on_the_ideal_landscape_a_trajectory_ends_at_the_positive():
     rows = make_rows(40)
-    _, y, _ = run(trajectory(), rows)
+    _, y, _ = run(make_strategies()["on_trajectory"], rows)
     t = rows["t"]
     positive = column(A, t) * rows["y0"] + column(S, t) * rows["eps"]
     np.testing.assert_allclose(y, positive, rtol=0, atol=1e-4)
@@ -265,15 +285,15 @@ def marked(mark):
 
     def refine(key, landscape, rows, y, progress):
         number = jnp.full(y.shape[0], mark)
-        return y + 10 * mark, negatives.ChainInfo(number, number)
+        return y + 10 * mark, ChainInfo(number, number)
 
-    return negatives.Strategy(start, refine)
+    return Strategy(start, refine)
 
 
 @pytest.mark.parametrize("share, first", [(0.0, 0), (0.25, 2), (0.7, 7), (1.0, 10)])
 def test_mixed_gives_the_first_strategy_its_share_of_the_rows(share, first):
     rows = make_rows(10)
-    mixed = negatives.mixed(marked(1.0), marked(2.0), share=share)
+    mixed = make_mixed(first=marked(1.0), second=marked(2.0), share=share)
     start, y, info = run(mixed, rows)
     mark = np.where(np.arange(10) < first, 1.0, 2.0)
     np.testing.assert_array_equal(start[:, 0], mark)
@@ -282,11 +302,6 @@ def test_mixed_gives_the_first_strategy_its_share_of_the_rows(share, first):
 
 
 # Langevin chains: the exact law of the discrete chain on the ideal landscape
-
-
-def classic_step(t):
-    """eta = beta_t / s_t, the step of the earlier form, on grad E."""
-    return diffusion.descent_step_size(toys.schedule(), t)
 
 
 def linear_law(step, curvature, start, num_steps=10):
@@ -322,13 +337,13 @@ FORMS = {
     "nats": (landscape_in_nats, {}, right_law, (1.07, 1.07, 1.07)),
     "energy": (
         landscape_in_energy,
-        {"step_size": classic_step},
+        {"in_nats": False},
         unclipped_law,
         (3.46, 1.36, 1.42),
     ),
     "energy_clipped": (
         landscape_in_energy,
-        {"step_size": classic_step, "grad_clip": lambda t: 0.01, "bounds": 2.0},
+        {"in_nats": False, "grad_clip": 0.01, "bounds": 2.0},
         clipped_law,
         (7.66, 1.92, 1.49),
     ),
@@ -363,11 +378,8 @@ def test_langevin_negatives_are_centred_on_the_answer_that_their_start_forgets()
 def test_adjusted_negatives_keep_the_exact_law_of_the_landscape():
     # Started in the law exp(-U), the chain stays in it at any step size.
     rows = make_rows(3 * 2048, size=16, levels=(0, 4, 9))
-    step_size = partial(
-        diffusion.langevin_step_size, toys.schedule(), multiple=1.36 * 16 ** (-1 / 3)
-    )
     strategy = toys.langevin(
-        scale=(1.0, 1.0), num_steps=6, step_size=step_size, adjusted=True
+        noise_scale=1.0, num_steps=6, adjusted=True, num_elements=16
     )
     _, y, info = run(strategy, rows)
     assert 0.3 < info.acceptance.mean() < 0.8
@@ -382,8 +394,7 @@ def test_adjusted_negatives_keep_the_exact_law_of_the_landscape():
 def test_each_row_is_clipped_at_the_gradient_of_its_own_level():
     # Without noise and under a steep slope each step moves by h times the clip.
     rows = make_rows(20)
-    levels = toys.schedule()
-    strategy = toys.langevin(temperature=0.0, grad_clip=lambda t: 1 / levels.s[t])
+    strategy = toys.langevin(temperature=0.0, grad_clip=1.0)
     start, y, _ = run(strategy, rows, lambda x, t: lambda y: -1e3 * jnp.sum(y))
     expected = np.broadcast_to(column(3 * 0.25 * S, rows["t"]), y.shape)
     np.testing.assert_allclose(y - start, expected, rtol=1e-5, atol=2e-6)
@@ -421,104 +432,90 @@ def test_a_curriculum_moves_a_growing_number_of_steps_and_the_others_not_at_all(
 
 
 def test_a_ramp_grows_over_its_share_of_the_run_and_is_one_without():
-    values = [float(negatives.ramp(p, 0.5)) for p in (0.0, 0.25, 0.5, 1.0)]
+    values = [float(losses.ramp(p, 0.5)) for p in (0.0, 0.25, 0.5, 1.0)]
     assert values == [0.0, 0.5, 1.0, 1.0]
-    assert float(negatives.ramp(0.0, 0.0)) == 1.0
+    assert float(losses.ramp(0.0, 0.0)) == 1.0
 
 
-# The residual filter
+NEGATIVES = "ired_jax.negatives"
+TRAJECTORY = test_a_trajectory_gives_the_models_own_answer_of_each_level_noised
 
-
-def residuals():
-    """Residuals of rows at levels 0, 1, 2 and 4; level 3 has none."""
-    rng = np.random.default_rng(5)
-    t = np.int32([0, 1, 2, 4] * 10)
-    return np.float32(rng.uniform(1, 2, t.size) * (1 + t)), t
-
-
-def thresholds(previous, **spec):
-    residual, t = residuals()
-    spec = negatives.ResidualFilter(**spec)
-    return np.asarray(negatives.thresholds(spec, residual, t, jnp.float32(previous)))
-
-
-def quantile_of_levels(quantile, previous):
-    residual, t = residuals()
-    of_level = [np.quantile(residual[t == i], quantile) for i in (0, 1, 2, 4)]
-    return np.insert(of_level, 3, previous[3])
-
-
-def test_fixed_thresholds_are_those_given():
-    fixed = (1.0, 2.0, 3.0, 4.0, 5.0)
-    np.testing.assert_array_equal(
-        thresholds(np.ones(5), mode="fixed", fixed=fixed), fixed
-    )
-
-
-def test_fixed_thresholds_that_do_not_fit_the_levels_are_refused():
-    with pytest.raises(AssertionError):
-        thresholds(np.ones(5), mode="fixed", fixed=(1.0, 2.0))
-
-
-def test_a_batch_quantile_is_that_of_each_level_and_an_empty_level_keeps_its_own():
-    previous = np.arange(1.0, 6.0)
-    actual = thresholds(previous, mode="batch_quantile", quantile=0.3)
-    np.testing.assert_allclose(actual, quantile_of_levels(0.3, previous), rtol=1e-6)
-
-
-def test_a_running_quantile_starts_at_the_first_batch_and_moves_by_its_momentum():
-    previous = np.array([0.0, 1.0, 2.0, 3.0, 4.0])  # 0: not seen yet
-    spec = {"mode": "running_quantile", "quantile": 0.3, "momentum": 0.9}
-    batch = quantile_of_levels(0.3, previous)
-    expected = np.where(previous == 0, batch, 0.9 * previous + 0.1 * batch)
-    np.testing.assert_allclose(thresholds(previous, **spec), expected, rtol=1e-6)
-
-
-def test_one_threshold_for_all_levels_is_the_quantile_of_all_rows():
-    spec = {"mode": "batch_quantile", "quantile": 0.3, "per_level": False}
-    expected = np.full(5, np.quantile(residuals()[0], 0.3))
-    np.testing.assert_allclose(thresholds(np.zeros(5), **spec), expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("mode", ["fixed", "batch_quantile", "running_quantile"])
-@pytest.mark.parametrize("per_level", [True, False])
-def test_a_threshold_carries_no_gradient(mode, per_level):
-    residual, t = residuals()
-    fixed = (1.0,) * 5
-    spec = negatives.ResidualFilter(mode, fixed=fixed, per_level=per_level)
-
-    def total(residual):
-        return jnp.sum(negatives.thresholds(spec, residual, t, jnp.zeros(5)))
-
-    np.testing.assert_array_equal(jax.grad(total)(residual), np.zeros(t.size))
-
-
-def filtered(rows, *, bounds=BOUNDS, denoised):
-    @toys.jit
-    def residual(rows):
-        return negatives.filtered_residual(
-            toys.schedule(),
-            toys.distance,
-            landscape_in_energy,
-            rows,
-            bounds=bounds,
-            denoised=denoised,
-        )
-
-    return np.asarray(residual(rows))
-
-
-def test_the_filter_sees_the_right_answer_in_any_point_of_the_ideal_landscape():
-    # y and s grad E are of size 1 and cancel but for a_t y_0: rounding / a_t is left.
-    rows = make_rows(40)
-    residual = filtered(rows | {"y": 2 * rows["eps"]}, denoised=True)
-    assert np.all(residual < 20 * np.finfo(np.float32).eps / A[rows["t"]])
-
-
-def test_the_earlier_filter_sees_the_noised_point_over_a_within_the_bounds():
-    rows = make_rows(40)
-    y, t = 2 * rows["eps"], rows["t"]
-    y0 = np.clip(y / column(A, t), -0.5, 0.5)
-    expected = np.sqrt(np.mean((y0 - rows["y0"]) ** 2, axis=1))
-    actual = filtered(rows | {"y": y}, bounds=0.5, denoised=False)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+MUTANTS = [
+    Mutant(
+        "006",
+        "the step of a chain times the number of rows",
+        f"{NEGATIVES}.langevin",
+        one("step_at(t) * is_active", 'step_at(t) * is_active * len(rows["t"])'),
+        test_a_row_of_a_chain_does_not_depend_on_the_other_rows,
+    ),
+    Mutant(
+        "langevin",
+        "a curriculum that starts with no step at all",
+        f"{NEGATIVES}.langevin",
+        one(
+            "jnp.maximum(1.0, share * chain.num_steps)",
+            "share * chain.num_steps",
+        ),
+        test_a_curriculum_moves_a_growing_number_of_steps_and_the_others_not_at_all,
+    ),
+    Mutant(
+        "negatives",
+        "one key for both parts of a mixture",
+        f"{NEGATIVES}.mixed",
+        one("jax.random.split(key), split(rows)", "(key, key), split(rows)"),
+        test_no_two_rows_share_their_noise,
+        {"name": "mixed"},
+    ),
+    Mutant(
+        "negatives",
+        "the step size of adversarial descent is never read",
+        f"{NEGATIVES}.adversarial",
+        one("descent_step_size * units", "1.0 * units"),
+        test_adversarial_descends_before_it_is_renoised,
+        {"multiple": 0.5},
+    ),
+    Mutant(
+        "negatives",
+        "adversarial ascends",
+        f"{NEGATIVES}.adversarial",
+        one("descent_step_size * units", "-descent_step_size * units"),
+        test_adversarial_descends_before_it_is_renoised,
+        {"multiple": 1.0},
+    ),
+    Mutant(
+        "negatives",
+        "renoised with other noise than the positive's",
+        f"{NEGATIVES}.base",
+        one(
+            'return q_sample(schedule, y0, rows["t"], rows["eps"])',
+            'return q_sample(schedule, y0, rows["t"], -rows["eps"])',
+        ),
+        test_noise_clips_the_start_in_y0_space_and_renoises_with_the_positives_eps,
+    ),
+    Mutant(
+        "negatives",
+        "the trajectory of another level",
+        f"{NEGATIVES}.on_trajectory",
+        one("place = schedule.num_levels - 1 - t", "place = t"),
+        TRAJECTORY,
+        {"in_nats": True},
+    ),
+    Mutant(
+        "negatives",
+        "a trajectory that descends U with steps of E",
+        f"{NEGATIVES}.on_trajectory",
+        one("units.scale(level) * energy_fn(y)", "energy_fn(y)"),
+        TRAJECTORY,
+        {"in_nats": True},
+    ),
+    Mutant(
+        "bounds",
+        "the bound of row 0 for all rows of the negatives",
+        f"{NEGATIVES}.adversarial",
+        one(
+            "boxes.scale(limit, schedule.a[t])",
+            'boxes.scale(limit, schedule.a[rows["t"][0]])',
+        ),
+        test_each_row_is_clamped_at_the_bound_of_its_own_level,
+    ),
+]

@@ -7,6 +7,7 @@ import pytest
 
 from ired_jax.energies import products
 from tests import toys
+from tests.mutants import Mutant, one
 
 N, CHANNELS, ROWS = 3, 2, 5
 
@@ -102,3 +103,22 @@ def test_the_precision_of_the_products_is_that_of_their_derivatives():
     # Forward: three mixes and a product; backward: two for each.
     assert text.count("dot_general[") == 4 + 2 * 4
     assert asked == text.count("dot_general[")
+
+
+MUTANTS = [
+    Mutant(
+        "energies",
+        "the gradient of a product without its transpose",
+        "ired_jax.energies.products",
+        one("(_transposed(operand) for operand", "(operand for operand"),
+        test_first_and_second_derivatives_are_those_of_plain_products,
+        {"batch": ()},
+    ),
+    Mutant(
+        "energies",
+        "a derivative in the precision of wherever it is traced",
+        "ired_jax.energies.products",
+        one("return jax.config.jax_default_matmul_precision", "return None"),
+        test_the_precision_of_the_products_is_that_of_their_derivatives,
+    ),
+]

@@ -8,6 +8,7 @@ import pytest
 
 from ired_jax import replay
 from tests import references, toys
+from tests.mutants import Mutant, one
 
 EXAMPLE = {
     "x": jax.ShapeDtypeStruct((2,), jnp.float32),
@@ -296,3 +297,29 @@ class GoldenTest(chex.TestCase):
         np.testing.assert_array_equal(state.size, [0, 1])
         np.testing.assert_array_equal(rows["t"], [6, 6])
         assert np.all(is_available)
+
+
+MUTANTS = [
+    Mutant(
+        "replay",
+        "the ring's head stands still",
+        "ired_jax.replay",
+        one("head=(state.head + count) % state.capacity", "head=state.head"),
+        test_any_program_of_inserts_leaves_what_the_deques_hold,
+        {"capacity": 4},
+    ),
+    Mutant(
+        "replay",
+        "of too many rows the oldest stay",
+        "ired_jax.replay",
+        one("rank >= count[bucket] - state.capacity", "rank < state.capacity"),
+        test_of_more_rows_than_slots_in_one_insert_the_newest_stay_in_order,
+    ),
+    Mutant(
+        "replay",
+        "one row of each bucket is never drawn",
+        "ired_jax.replay",
+        one("bits % jnp.maximum(size, 1)", "bits % jnp.maximum(size - 1, 1)"),
+        test_rows_are_drawn_uniformly_from_all_that_the_bucket_holds,
+    ),
+]

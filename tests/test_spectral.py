@@ -16,6 +16,7 @@ from ired_jax.energies import matrix, mlp, spectral
 from ired_jax.samplers import langevin
 from ired_jax.types import Energy
 from tests import toys
+from tests.mutants import Mutant, one
 
 SHAPES = [(7, 5), (5, 7), (6, 6), (1, 9), (9, 1), (1, 1)]
 
@@ -190,3 +191,66 @@ def test_an_energy_without_bind_is_normalised_when_it_is_bound():
     bound = toys.jit(lambda y: types.bind(energy, params, x, t)(y))(y)
     np.testing.assert_allclose(bound, energy(params, x, y, t), rtol=1e-5)
     assert abs(bound / whole(params, x, y, t) - 1) > 0.01
+
+
+def test_a_convolution_s_kernel_is_normalised_as_the_matrix_of_all_its_inputs():
+    """[3, 3, in, out] as [9 in, out]: its largest singular value becomes 1."""
+    rng = np.random.default_rng(4)
+    kernel = jnp.float32(rng.normal(size=(3, 3, 4, 5)))
+    params = {"kernel": kernel, "bias": jnp.arange(5.0), "gain": jnp.float32(2.0)}
+    result = spectral.normalised(params, 300)
+    matrix = np.asarray(result["kernel"]).reshape(-1, 5)
+    assert _singular_values(matrix)[0] == pytest.approx(1, rel=1e-5)
+    ratio = np.asarray(result["kernel"]) / np.asarray(kernel)
+    np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-5)
+    np.testing.assert_array_equal(result["bias"], params["bias"])
+    assert float(result["gain"]) == 2.0
+
+
+MUTANTS = [
+    Mutant(
+        "energies",
+        "a weight matrix divided by its Frobenius norm",
+        "ired_jax.energies.spectral",
+        one("leaf / jnp.maximum(next(sigmas), FLOOR)", "leaf / jnp.linalg.norm(leaf)"),
+        test_every_weight_matrix_of_an_energy_is_normalised,
+        {"energy": ENERGIES[0]},
+    ),
+    Mutant(
+        "energies",
+        "a weight matrix divided by the square of its singular value",
+        "ired_jax.energies.spectral",
+        one(
+            "jnp.maximum(next(sigmas), FLOOR)", "jnp.maximum(next(sigmas) ** 2, FLOOR)"
+        ),
+        test_every_weight_matrix_of_an_energy_is_normalised,
+        {"energy": ENERGIES[0]},
+    ),
+    Mutant(
+        "energies",
+        "no gradient through the singular value",
+        "ired_jax.energies.spectral",
+        one("zip(us, weights, vs, strict=True)", "zip(us, held, vs, strict=True)"),
+        test_the_gradient_of_the_singular_value_is_that_of_finite_differences,
+    ),
+    Mutant(
+        "energies",
+        "the power iteration done again at every step of a chain",
+        "ired_jax.energies.spectral",
+        one(
+            "return types.bind(energy, normalised(params, num_iterations), x, t)",
+            "return lambda y: apply(params, x, y, t)",
+        ),
+        test_the_iteration_is_done_once_for_all_rows_and_outside_the_chain,
+    ),
+    Mutant(
+        "energies",
+        "kernels of higher rank are left as they are",
+        "ired_jax.energies.spectral",
+        one(
+            "leaf.ndim >= 2 else leaf\n        for",
+            "leaf.ndim == 2 else leaf\n        for",
+        ),
+        test_a_convolution_s_kernel_is_normalised_as_the_matrix_of_all_its_inputs,
+    ),
+]

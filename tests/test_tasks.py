@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ired_jax import boxes
 from ired_jax.tasks import inverse
 from tests import references, toys
+from tests.mutants import Mutant, one
 
 COUNT = 256
 
@@ -39,7 +41,7 @@ def _inverse_row(n):
 
     return Row(
         name=f"inverse {n}",
-        make=lambda: inverse.make_inverse(n),
+        make=lambda: inverse.make_inverse(n=n),
         answer=lambda x: np.linalg.inv(square(x)).reshape(x.shape),
         residual=lambda x, y: np.linalg.norm(
             square(x) @ square(y) - np.eye(n), axis=(1, 2)
@@ -54,13 +56,13 @@ def _inverse_row(n):
 
 TASKS = [_inverse_row(1), _inverse_row(5), _inverse_row(20)]
 tasks = pytest.mark.parametrize("row", TASKS, ids=lambda row: row.name)
-SPLITS = ("train", "ood")
+SPLITS = ("val", "ood")
 
 
-def _examples(split, count=COUNT, seed=0):
+def _examples(source, count=COUNT, seed=0):
     """x [N, Dx], y [N, D] in float64, as drawn in float32."""
     keys = jax.random.split(jax.random.key(seed), count)
-    x, y = toys.jit(jax.vmap(lambda key: split.draw(key)))(keys)
+    x, y = toys.jit(jax.vmap(lambda key: source.draw(source.data, key)))(keys)
     chex.assert_type([x, y], jnp.float32)
     return np.float64(x), np.float64(y)
 
@@ -68,30 +70,30 @@ def _examples(split, count=COUNT, seed=0):
 @tasks
 def test_drawn_answers_are_the_oracle_s_and_inside_their_box(row):
     task = row.make()
-    for name in SPLITS:
-        split = getattr(task, name)
-        x, y = _examples(split)
-        assert x.shape == (COUNT, task.x_size)
-        assert y.shape == (COUNT, task.y_size)
+    for source in (task.train, *task.splits.values()):
+        x, y = _examples(source)
+        assert x.shape == (COUNT, *task.example.x.shape)
+        assert y.shape == (COUNT, *task.example.y.shape)
         expected = row.answer(x)
         scale = np.max(np.abs(expected), axis=1, keepdims=True)
         assert np.max(np.abs(y - expected) / scale) < row.tolerance
-        assert np.max(np.abs(y)) <= split.bounds * (1 + row.tolerance)
+        wider = boxes.scale(source.box(x[0]), 1 + row.tolerance)
+        assert boxes.inside(wider, jnp.asarray(y))
         assert np.all(np.std(x, axis=0) > 0)
 
 
 @tasks
 def test_examples_are_set_by_their_keys(row):
-    split = row.make().train
-    x, y = _examples(split, count=8)
-    again, _ = _examples(split, count=8)
+    source = row.make().train
+    x, y = _examples(source, count=8)
+    again, _ = _examples(source, count=8)
     np.testing.assert_array_equal(x, again)
-    other, _ = _examples(split, count=8, seed=1)
+    other, _ = _examples(source, count=8, seed=1)
     rows = np.concatenate([x, other])
     assert len(np.unique(rows, axis=0)) == 16
     # A row does not depend on its batch.
     keys = jax.random.split(jax.random.key(0), 8)
-    alone_x, alone_y = split.draw(keys[3])
+    alone_x, alone_y = source.draw(source.data, keys[3])
     np.testing.assert_allclose(alone_x, x[3], rtol=1e-5, atol=1e-6)
     scale = np.max(np.abs(y[3]))
     np.testing.assert_allclose(alone_y, y[3], atol=row.tolerance * scale)
@@ -100,7 +102,7 @@ def test_examples_are_set_by_their_keys(row):
 @tasks
 def test_the_residual_equals_the_oracle_and_is_zero_when_right(row):
     task = row.make()
-    x, y = _examples(task.ood)
+    x, y = _examples(task.splits["ood"])
     wrong = y + np.random.default_rng(0).normal(size=y.shape)
 
     @toys.jit
@@ -125,20 +127,38 @@ def test_every_solver_equals_its_oracle_in_float64(row):
     for name, solve in task.solvers.items():
         with jax.enable_x64(True):
             y = jax.vmap(solve)(jnp.asarray(x))
-        assert y.shape == (16, task.y_size)
+        assert y.shape == (16, *task.example.y.shape)
         np.testing.assert_allclose(y, row.solvers[name](x), rtol=1e-8, atol=1e-9)
 
 
 @tasks
-def test_an_answer_can_be_looked_at_in_its_grid(row):
+def test_every_metric_is_best_for_the_truth_and_the_primary_one_is_scored(row):
     task = row.make()
-    assert np.prod(task.grid) == task.y_size
+    x, y = map(jnp.float32, _examples(task.train, count=8))
+    wrong = y + 0.1 * np.random.default_rng(0).normal(size=y.shape).astype(np.float32)
+    for metric in task.metrics.values():
+        right, other = (jax.vmap(metric.of_row)(x, y, a) for a in (y, wrong))
+        sign = {"low": 1, "high": -1}[metric.better]
+        assert np.all(sign * (other - right) > 0)
+    names = [f"{split}/{name}" for split in task.splits for name in task.metrics]
+    assert task.primary in (*names, *task.evaluators)
+
+
+@tasks
+def test_a_corrupted_answer_is_wrong_and_like_an_answer(row):
+    task = row.make()
+    x, y = map(jnp.float32, _examples(task.train, count=64))
+    keys = jax.random.split(jax.random.key(1), 64)
+    bad = toys.jit(jax.vmap(lambda *a: task.corrupt(*a)))(keys, x, y)
+    chex.assert_trees_all_equal_shapes_and_dtypes(bad, y)
+    assert np.all(np.any(np.asarray(bad != y), axis=1))
+    assert jax.vmap(lambda x, y: boxes.inside(task.train.box(x), y))(x, bad).all()
 
 
 @tasks
 def test_a_residual_of_other_shapes_is_refused(row):
     task = row.make()
-    x, y = jnp.ones(task.x_size), jnp.ones(task.y_size)
+    x, y = (jnp.ones(part.shape) for part in task.example)
     for bad in ((x[None], y), (x, y[None]), (x, jnp.append(y, 1.0))):
         with pytest.raises(AssertionError):
             task.residual(*bad)
@@ -152,15 +172,15 @@ def _matrices(split, n, count=2000):
     return x.reshape(-1, n, n), y.reshape(-1, n, n)
 
 
-@pytest.mark.parametrize("name, shift", [("train", 0.5), ("ood", 0.1)])
+@pytest.mark.parametrize("name, shift", [("val", 0.5), ("ood", 0.1)])
 def test_inverse_matrices_are_twice_a_gram_matrix_plus_a_shift(name, shift):
     n, count = 5, 2000
-    split = getattr(inverse.make_inverse(n), name)
-    a, _ = _matrices(split, n, count)
+    source = inverse.make_inverse(n=n).splits[name]
+    a, _ = _matrices(source, n, count)
     np.testing.assert_array_equal(a, np.swapaxes(a, 1, 2))
     assert np.min(np.linalg.eigvalsh(a)) >= shift - 1e-5
     assert np.max(np.abs(a)) <= 2 * n + shift
-    assert split.bounds == pytest.approx(1 / shift)
+    assert source.box(a[0]) == pytest.approx((-1 / shift, 1 / shift))
     # A_ii = 2 sum_j m_ij^2 + c and A_ij = 2 sum_k m_ik m_jk with m uniform on +-1:
     # m^2 has mean 1/3 and variance 4/45, a product of two has variance 1/9.
     diagonal = np.diagonal(a, axis1=1, axis2=2)
@@ -179,7 +199,7 @@ def test_inverse_matrices_are_twice_a_gram_matrix_plus_a_shift(name, shift):
 
 def test_the_entries_of_m_reach_the_whole_interval():
     # At n = 1, A = 2 m^2 + c: its square root's law is that of |m|, uniform on [0, 1].
-    a, _ = _matrices(inverse.make_inverse(1).train, 1, 4000)
+    a, _ = _matrices(inverse.make_inverse(n=1).train, 1, 4000)
     m = np.sort(np.sqrt(np.maximum(a.ravel() - 0.5, 0) / 2))
     # Kolmogorov-Smirnov: above 2.6 / sqrt(N) once in a million.
     distance = np.max(np.abs(m - (np.arange(m.size) + 0.5) / m.size))
@@ -189,7 +209,7 @@ def test_the_entries_of_m_reach_the_whole_interval():
 @pytest.mark.parametrize("name", SPLITS)
 def test_the_inverse_times_its_matrix_is_the_identity(name):
     n = 20
-    a, inverses = _matrices(getattr(inverse.make_inverse(n), name), n, 256)
+    a, inverses = _matrices(inverse.make_inverse(n=n).splits[name], n, 256)
     error = np.linalg.norm(a @ inverses - np.eye(n), axis=(1, 2))
     # Backward stable: some float32 roundings of |A| |A^-1|.
     scale = np.linalg.norm(a, axis=(1, 2)) * np.linalg.norm(inverses, axis=(1, 2))
@@ -200,18 +220,19 @@ def test_the_inverse_times_its_matrix_is_the_identity(name):
 def test_drawing_calls_no_library_of_the_host():
     # Two calls of LAPACK in one program hang where a CPU has two cores (jax 0.10).
     keys = jax.random.split(jax.random.key(0), 4)
-    lowered = jax.jit(jax.vmap(inverse.make_inverse(3).train.draw)).lower(keys)
+    draw = inverse.make_inverse(n=3).train.draw
+    lowered = jax.jit(jax.vmap(lambda key: draw((), key))).lower(keys)
     assert "custom_call" not in lowered.as_text()
 
 
 def test_the_harder_inverses_are_larger():
-    task = inverse.make_inverse(20)
-    mean_square = [np.mean(_examples(getattr(task, name))[1] ** 2) for name in SPLITS]
+    task = inverse.make_inverse(n=20)
+    mean_square = [np.mean(_examples(task.splits[n])[1] ** 2) for n in SPLITS]
     assert mean_square[1] > 3 * mean_square[0]
 
 
 def test_newton_schulz_converges_to_the_inverse():
-    a, inverses = _matrices(inverse.make_inverse(5).train, 5, 16)
+    a, inverses = _matrices(inverse.make_inverse(n=5).train, 5, 16)
     y = jax.vmap(lambda x: inverse.newton_schulz(x, num_steps=30))(
         jnp.float32(a.reshape(16, -1))
     )
@@ -230,7 +251,7 @@ def test_a_vector_that_is_no_square_matrix_is_refused():
 @pytest.mark.parametrize("n", [0, -3])
 def test_a_size_below_one_is_refused_by_name(n):
     with pytest.raises(ValueError, match=f"n={n}"):
-        inverse.make_inverse(n)
+        inverse.make_inverse(n=n)
 
 
 class GoldenTest(chex.TestCase):
@@ -250,3 +271,23 @@ class GoldenTest(chex.TestCase):
         np.testing.assert_allclose(
             residual, np.linalg.norm(a @ expected - np.eye(2)), rtol=1e-4
         )
+
+
+MUTANTS = [
+    Mutant(
+        "tasks",
+        "the harder set's box on the training set",
+        "ired_jax.tasks.inverse",
+        one("train = source(SHIFT)", "train = source(5 * SHIFT)"),
+        test_inverse_matrices_are_twice_a_gram_matrix_plus_a_shift,
+        {"name": "val", "shift": 0.5},
+    ),
+    Mutant(
+        "tasks",
+        "a corrupted answer may be the right one",
+        "ired_jax.tasks.inverse",
+        one("(score < 0.25) | (score == jnp.min(score))", "score < 0.01"),
+        test_a_corrupted_answer_is_wrong_and_like_an_answer,
+        {"row": TASKS[1]},
+    ),
+]

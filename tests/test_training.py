@@ -1,4 +1,4 @@
-"""The train step: gradient flow, masks, replay, average, metrics, determinism."""
+"""The train step: denoising, gradient flow, average, metrics, phases, determinism."""
 
 import functools
 from functools import partial
@@ -10,208 +10,24 @@ import numpy as np
 import optax
 import pytest
 
-from ired_jax import diffusion, losses, negatives, replay, training
+from ired_jax import losses, training
 from ired_jax.energies.mlp import make_mlp
+from ired_jax.negatives.adversarial import make_adversarial
+from ired_jax.negatives.filters import ResidualFilter
+from ired_jax.negatives.mixed import make_mixed
+from ired_jax.negatives.noise import make_noise
+from ired_jax.negatives.random import make_random
+from ired_jax.objectives.base import Objective
+from ired_jax.objectives.denoising import make_denoising
+from ired_jax.objectives.pairs import Replay
+from ired_jax.tasks.base import Source
 from ired_jax.tasks.inverse import make_inverse
-from ired_jax.types import Energy
+from ired_jax.types import Box, Energy, Example
 from tests import references, toys
+from tests.mutants import Mutant, one
+from tests.test_contrast import THETA, WEIGHT, sum_over_level
 
 _, _, A, S = references.schedule("cosine", toys.T)
-SIGMAS = 4.5  # standard errors, two-sided chance of 1e-5 for each comparison
-SHARE = (toys.LEVELS[1] - toys.LEVELS[0] + 1) / toys.T  # of the levels in the range
-WEIGHT = 0.05
-THETA = np.float32(np.linspace(0.5, 1.5, toys.T))
-
-
-def make_pairs(num_rows=toys.ROWS, *, levels=range(1, 8), seed=0):
-    """Rows {x, y0, t, y_pos, y, keep} that nothing has refined."""
-    rng = np.random.default_rng(seed)
-    shape = num_rows, toys.D
-    x = rng.uniform(-1, 1, shape)
-    t = np.int32([levels[i % len(levels)] for i in range(num_rows)])
-    y_pos = A[t][:, None] * x + S[t][:, None] * rng.standard_normal(shape)
-    y = A[t][:, None] * x + 2 * S[t][:, None] * rng.standard_normal(shape)
-    rows = {"x": x, "y0": x, "y_pos": y_pos, "y": y, "keep": np.ones(num_rows)}
-    return {name: np.float32(value) for name, value in rows.items()} | {"t": t}
-
-
-def nats_per_theta(pairs, y):
-    """dU / dtheta of the ideal energy in float64: |y - a_t x|^2 / (2 s_t^2)."""
-    t = pairs["t"]
-    offset = np.float64(pairs[y]) - A[t][:, None] * np.float64(pairs["x"])
-    return np.sum(offset**2, axis=1) / (2 * S[t] ** 2)
-
-
-def sum_over_level(values, t):
-    return np.bincount(t, weights=values, minlength=toys.T)
-
-
-def contrastive(contrast, pairs, params=None, step=0):
-    """The contrastive loss, its gradient in theta, and its metrics."""
-
-    def loss(params):
-        return training.contrastive_loss(
-            toys.problem(), contrast, params, pairs, jnp.int32(step)
-        )
-
-    params = {"theta": jnp.asarray(THETA)} if params is None else params
-    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    return float(value), np.asarray(grads["theta"]), metrics
-
-
-# Gradient of the contrastive term
-
-
-@pytest.mark.parametrize("in_nats", [True, False])
-@pytest.mark.parametrize("level_weights", [None, np.linspace(0.5, 2, toys.T)])
-def test_the_gradient_is_that_of_constant_samples_through_both_energies(
-    in_nats, level_weights
-):
-    pairs = make_pairs()
-    pairs["keep"][::3] = 0
-    factor = pairs["keep"] * (1.0 if in_nats else S[pairs["t"]])
-    if level_weights is not None:
-        factor = factor * level_weights[pairs["t"]]
-    gap = nats_per_theta(pairs, "y_pos") - nats_per_theta(pairs, "y")
-    expected = sum_over_level(factor * gap, pairs["t"]) / (toys.D * toys.ROWS)
-    contrast = toys.contrast(
-        in_nats=in_nats,
-        level_weights=None if level_weights is None else jnp.float32(level_weights),
-    )
-    loss, actual, _ = contrastive(contrast, pairs)
-    np.testing.assert_allclose(actual, WEIGHT * SHARE * expected, rtol=1e-4, atol=1e-7)
-    # The loss is linear in theta.
-    assert loss == pytest.approx(np.sum(THETA * WEIGHT * SHARE * expected), rel=1e-4)
-
-
-def test_the_gradient_through_the_negatives_energy_is_not_zero():
-    contrast = toys.contrast(pair_loss=lambda u_pos, u_neg: u_pos - u_pos - u_neg)
-    pairs = make_pairs()
-    expected = -sum_over_level(nats_per_theta(pairs, "y"), pairs["t"]) / toys.ROWS
-    _, actual, _ = contrastive(contrast, pairs)
-    assert np.all(actual[1:8] < 0)
-    np.testing.assert_allclose(actual, WEIGHT * SHARE * expected, rtol=1e-4, atol=1e-7)
-
-
-def test_one_step_on_the_contrastive_term_alone_widens_the_gap():
-    pairs = make_pairs()
-    _, gradient, before = contrastive(toys.contrast(), pairs)
-    params = {"theta": THETA - 0.1 * gradient}
-    _, _, after = contrastive(toys.contrast(), pairs, params)
-    gap = {
-        name: float(m["energy_pos"] - m["energy_neg"])
-        for name, m in (("before", before), ("after", after))
-    }
-    assert gap["after"] < gap["before"] < 0
-
-
-def test_the_contrastive_gradient_does_not_change_with_the_number_of_rows():
-    pairs = make_pairs()
-    twice = {name: np.concatenate([v, v]) for name, v in pairs.items()}
-    loss, gradient, _ = contrastive(toys.contrast(), pairs)
-    same, doubled, _ = contrastive(toys.contrast(num_rows=2 * toys.ROWS), twice)
-    np.testing.assert_allclose(doubled, gradient, rtol=1e-5)
-    assert same == pytest.approx(loss, rel=1e-5)
-
-
-def test_the_contrastive_gradient_changes_with_the_elements_only_by_its_definition():
-    # The same gap in nats, spread over twice the elements, counts half.
-    half = partial(losses.contrastive_divergence, num_elements=2 * toys.D)
-    _, gradient, _ = contrastive(toys.contrast(), make_pairs())
-    _, halved, _ = contrastive(toys.contrast(pair_loss=half), make_pairs())
-    np.testing.assert_allclose(halved, gradient / 2, rtol=1e-5)
-
-
-def test_shapes_that_would_broadcast_over_the_batch_are_refused():
-    ideal, pairs = toys.ideal_energy(), make_pairs()
-
-    def column_bind(*args):
-        energy_fn = ideal.bind(*args)
-        return lambda y: energy_fn(y)[None]
-
-    column = Energy(ideal.init, lambda *a: ideal.apply(*a)[None], column_bind)
-    wrong_keep = pairs | {"keep": pairs["keep"][:, None]}
-    contrast, params = toys.contrast(in_nats=False), ideal.init(None)
-    for energy, rows in ((column, pairs), (ideal, wrong_keep)):
-        problem = toys.problem(energy=energy)
-        with jax.numpy_rank_promotion("allow"), pytest.raises(AssertionError):
-            training.contrastive_loss(problem, contrast, params, rows, 0)
-
-
-def test_the_weight_is_taken_at_the_step():
-    contrast = toys.contrast(weight=partial(losses.warmup, maximum=0.4, num_steps=8))
-    first, at_two, late = (
-        contrastive(contrast, make_pairs(), step=step)[0] for step in (0, 2, 80)
-    )
-    assert first == 0
-    assert late == pytest.approx(4 * at_two, rel=1e-6)
-
-
-# Masks
-
-
-def test_a_filtered_row_contributes_nothing_and_leaves_the_others_as_they_are():
-    pairs = make_pairs()
-    kept = np.arange(toys.ROWS) % 3 != 1
-
-    def loss(samples, keep):
-        rows = pairs | samples | {"keep": np.float32(keep)}
-        contrast, params = toys.contrast(), {"theta": jnp.asarray(THETA)}
-        return training.contrastive_loss(toys.problem(), contrast, params, rows, 0)[0]
-
-    samples = {name: jnp.asarray(pairs[name]) for name in ("y", "y_pos")}
-    whole = jax.grad(loss)(samples, np.ones(toys.ROWS))
-    masked = jax.grad(loss)(samples, kept)
-    for name in samples:
-        assert np.all(np.asarray(masked[name])[~kept] == 0)
-        np.testing.assert_array_equal(masked[name][kept], whole[name][kept])
-        assert np.all(np.asarray(whole[name]) != 0)
-
-
-def test_a_level_range_has_the_expected_loss_of_a_mask_over_all_levels():
-    # Every level once: the expectation over the level of a row is an average.
-    everything = make_pairs(toys.T, levels=range(toys.T))
-    inside = (everything["t"] >= 1) & (everything["t"] <= 7)
-    masked = everything | {"keep": np.float32(inside)}
-    contrast = toys.contrast(levels=(0, toys.T - 1), num_rows=toys.T)
-    expected = contrastive(contrast, masked)
-    ranged = {name: value[inside] for name, value in everything.items()}
-    actual = contrastive(toys.contrast(levels=(1, 7), num_rows=7), ranged)
-    assert actual[0] == pytest.approx(expected[0], rel=1e-5)
-    np.testing.assert_allclose(actual[1], expected[1], rtol=1e-5)
-
-
-def test_the_penalty_is_there_when_every_row_is_filtered():
-    pairs = make_pairs()
-    pairs["keep"][:] = 0
-    contrast = toys.contrast(
-        penalty=partial(losses.energy_penalty, num_elements=toys.D),
-        penalty_weight=lambda step: 0.25,
-    )
-    loss, gradient, _ = contrastive(contrast, pairs)
-    t = pairs["t"]
-    squares = nats_per_theta(pairs, "y_pos") ** 2 + nats_per_theta(pairs, "y") ** 2
-    squares = 0.25 * squares / (toys.D**2 * toys.ROWS)
-    assert loss == pytest.approx(np.sum(THETA[t] ** 2 * squares), rel=1e-4)
-    expected = sum_over_level(2 * THETA[t] * squares, t)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-7)
-
-
-def test_the_energy_metrics_are_means_of_the_pairs_in_nats():
-    pairs = make_pairs()
-    _, _, metrics = contrastive(toys.contrast(tau=2.0), pairs)
-    u_pos, u_neg = (
-        THETA[pairs["t"]] * nats_per_theta(pairs, y) for y in ("y_pos", "y")
-    )
-    expected = {
-        "energy_pos": u_pos.mean(),
-        "energy_neg": u_neg.mean(),
-        "margin": (u_neg - u_pos).mean(),
-        "frac_sat": np.mean(1 / (1 + np.exp((u_neg - u_pos) / 2)) < 0.01),
-    }
-    assert 0 < expected["frac_sat"] < 1
-    for name, value in expected.items():
-        assert float(metrics[name]) == pytest.approx(value, rel=1e-4), name
 
 
 # Denoising
@@ -233,7 +49,7 @@ def denoising(params, batch):
     """The denoising loss, its gradient in theta, and its metrics."""
 
     def loss(params):
-        return training.denoising_loss(toys.problem(), params, batch)
+        return toys.denoising().loss(params, (), batch, None)
 
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
     return float(value), np.asarray(grads["theta"]), metrics
@@ -247,6 +63,52 @@ def test_on_the_ideal_landscape_denoising_is_exact():
     assert loss < (10 * np.finfo(np.float32).eps / S[0]) ** 2
     assert float(metrics["grad_norm_pos"]) == pytest.approx(np.mean(eps**2), rel=1e-5)
     assert float(metrics["pred_norm"]) == pytest.approx(np.mean(y0**2), rel=1e-3)
+
+
+def test_known_elements_have_no_noise_and_do_not_count():
+    """The loss over free elements alone, and y_t = a_t y_0 at the others."""
+    known = np.arange(toys.D) < 3
+
+    def box(x):
+        return Box(jnp.where(known, x, -2.0), jnp.where(known, x, 2.0))
+
+    ideal = toys.ideal_energy()
+    term = make_denoising(toys.schedule(), ideal, box)
+    _, state = toys.sgd_step()
+    context, batch = toys.context(state), toys.batch_of(state)
+    rows, _, _ = term.prepare(context, (), batch)
+    free, _, _ = toys.denoising().prepare(context, (), batch)
+    assert np.all(np.asarray(rows["eps"])[:, known] == 0)
+    np.testing.assert_array_equal(
+        np.asarray(rows["eps"])[:, ~known], np.asarray(free["eps"])[:, ~known]
+    )
+    # The gradient is theta eps: the loss is mean (theta_t - 1)^2 eps^2 of the free one.
+    loss, _ = term.loss({"theta": jnp.asarray(THETA)}, (), rows, context)
+    error = (THETA - 1.0)[rows["t"]] * np.float64(free["eps"])[:, 3]
+    assert float(loss) == pytest.approx(np.mean(error**2), rel=1e-4)
+
+
+def test_a_pytree_of_answers_is_denoised_as_its_elements_are():
+    """Two leaves of y against the same elements in one vector."""
+    levels = toys.schedule()
+
+    def apply(params, x, y, t):
+        flat = jnp.concatenate([y["a"].ravel(), y["b"].ravel()])
+        return toys.ideal_energy().apply(params, x, flat, t)
+
+    split = {"a": lambda v: v[:, :1, None], "b": lambda v: v[:, 1:]}
+    term = make_denoising(levels, Energy(None, apply), None)
+    batch = make_batch(30)
+    cut = batch | {
+        name: {leaf: of(batch[name]) for leaf, of in split.items()}
+        for name in ("y0", "eps")
+    }
+    params = {"theta": jnp.asarray(THETA)}
+    loss, metrics = term.loss(params, (), cut, None)
+    expected, _, same = denoising(params, batch)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    for name in metrics:
+        assert float(metrics[name]) == pytest.approx(float(same[name]), rel=1e-6)
 
 
 def test_a_rows_input_gradient_does_not_depend_on_the_batch():
@@ -269,11 +131,8 @@ def full_contrast(**changes):
     """Langevin with replay, a running filter and a penalty: every part at work."""
     return toys.contrast(
         **{
-            "replay": training.Replay(share=0.9, capacity=16),
-            "residual_filter": negatives.ResidualFilter(
-                "running_quantile", denoised=False
-            ),
-            "penalty": partial(losses.energy_penalty, num_elements=toys.D),
+            "replay": Replay(share=0.9, capacity=16),
+            "residual_filter": ResidualFilter("running_quantile", denoised=False),
             "penalty_weight": lambda step: 1e-3,
         }
         | changes
@@ -281,37 +140,29 @@ def full_contrast(**changes):
 
 
 def mixed():
-    levels = toys.schedule()
-    noise = negatives.nce_noise(levels, scale=(3.0, 3.0), bounds=2.0)
-    descent = negatives.adversarial(
-        levels,
-        scale=(3.0, 3.0),
-        bounds=2.0,
-        num_steps=2,
-        step_size=lambda t: levels.beta[t],
-    )
-    return negatives.mixed(noise, descent, share=0.5)
+    parts = toys.schedule(), toys.box
+    noise = make_noise(*parts, noise_scale=3.0)
+    descent = make_adversarial(*parts, toys.units(), noise_scale=3.0)
+    return make_mixed(first=noise, second=descent, share=0.5)
 
 
 def classic_contrast():
     """The earlier form: E for U, a hot clipped chain in a box, y alone replayed."""
-    step_size = partial(diffusion.descent_step_size, toys.schedule())
     return toys.contrast(
-        strategy=toys.langevin(
-            step_size=step_size, grad_clip=lambda t: 0.01, bounds=2.0
-        ),
+        strategy=toys.langevin(in_nats=False, grad_clip=0.01, bounds=2.0),
         in_nats=False,
-        replay=training.Replay(
+        masked=True,
+        num_rows=toys.BATCH,
+        replay=Replay(
             share=0.9,
             capacity=16,
             num_buckets=16,
             conditional=False,
             per_row_coin=False,
         ),
-        residual_filter=negatives.ResidualFilter(
+        residual_filter=ResidualFilter(
             "batch_quantile", per_level=False, denoised=False
         ),
-        penalty=partial(losses.energy_penalty, num_elements=1),
         penalty_weight=lambda step: 5e-3,
     )
 
@@ -321,8 +172,8 @@ VARIANTS = {
     "none": (lambda: None, ()),
     "nce_random": (
         lambda: toys.contrast(
-            strategy=negatives.nce_random(toys.schedule(), bounds=2.0),
-            pair_loss=partial(losses.logistic, tau=1.0),
+            strategy=make_random(toys.schedule(), toys.box),
+            pair_loss=losses.make_logistic(),
         ),
         ("pairs",),
     ),
@@ -347,49 +198,52 @@ def first_step(name):
 
 
 def with_theta(state):
-    return state._replace(
-        params={"theta": jnp.asarray(THETA)}, ema_params={"theta": jnp.asarray(THETA)}
-    )
+    def params():  # two of them: a donated buffer cannot be held twice
+        return state.params._replace(energy={"theta": jnp.asarray(THETA)})
+
+    return state._replace(params=params(), ema_params=params())
 
 
 @functools.cache
 def gradients(name, *, inside):
     """Gradient of the whole loss, the pairs drawn inside of what is differentiated."""
-    problem, contrast = toys.problem(), VARIANTS[name][0]()
-    _, state = toys.sgd_step(contrast)
-    state = with_theta(state)
-    batch = training.draw_batch(problem, state, toys.BATCH)
+    contrast = VARIANTS[name][0]()
+    state = with_theta(toys.sgd_step(contrast)[1])
+    terms, batch = toys.objectives(contrast), toys.batch_of(state)
 
-    def pairs_at(params):
-        held = state._replace(params=params)
-        pairs, _ = training.draw_pairs(problem, contrast, held, batch, jnp.float32(0))
-        pairs.pop("thresholds", None)
-        return pairs
+    def rows_at(params):
+        held = toys.context(state._replace(params=params))
+        return {
+            term: objective.prepare(held, state.memory[term], batch)[0]
+            for term, objective in terms.items()
+        }
 
-    def loss(params, pairs):
-        term, _ = training.contrastive_loss(
-            problem, contrast, params, pairs, state.step
-        )
-        return training.denoising_loss(problem, params, batch)[0] + term
+    def loss(params, rows):
+        context = toys.context(state)
+        values = [
+            objective.loss(params.energy, params.own[term], rows[term], context)[0]
+            for term, objective in terms.items()
+        ]
+        return sum(values)
 
     def both(params):
         if inside:
-            return jax.grad(lambda p: loss(p, pairs_at(p)))(params)
-        return jax.grad(loss)(params, pairs_at(params))
+            return jax.grad(lambda p: loss(p, rows_at(p)))(params)
+        return jax.grad(loss)(params, rows_at(params))
 
-    return np.asarray(toys.jit(both)(state.params)["theta"])
+    return np.asarray(toys.jit(both)(state.params).energy["theta"])
 
 
 @pytest.mark.parametrize("name", ["mixed", "full"])
 def test_the_gradient_with_chains_inside_is_that_with_the_negatives_as_constants(name):
-    np.testing.assert_allclose(
-        gradients(name, inside=True), gradients(name, inside=False), rtol=1e-5
-    )
+    inside, outside = (gradients(name, inside=where) for where in (True, False))
+    chex.assert_trees_all_close(inside, outside, rtol=1e-5)
 
 
 def test_the_step_moves_along_the_gradient_with_the_negatives_as_constants():
     _, state, after, _ = first_step("mixed")
-    moved = np.asarray(state.params["theta"] - after.params["theta"])
+    before, now = (s.params.energy["theta"] for s in (state, after))
+    moved = np.asarray(before - now)
     # theta is of size 1 and moves by lr times the gradient: rounding over lr is left.
     np.testing.assert_allclose(
         moved / LEARNING_RATE,
@@ -397,273 +251,6 @@ def test_the_step_moves_along_the_gradient_with_the_negatives_as_constants():
         rtol=1e-4,
         atol=4 * np.finfo(np.float32).eps / LEARNING_RATE,
     )
-
-
-# Negatives and their rows
-
-
-@pytest.mark.parametrize("part", ["energy", "loss_energy", "chain_energy"])
-def test_each_part_of_a_step_sees_its_own_energy(part):
-    """Filter, losses and chains in turn have an energy that must not be called."""
-
-    class Called(Exception):
-        pass
-
-    def refuse(*arguments):
-        raise Called
-
-    ideal = toys.ideal_energy()
-    energies = dict.fromkeys(("energy", "loss_energy", "chain_energy"), ideal)
-    energies[part] = Energy(ideal.init, refuse, refuse)
-    chain_energy = energies.pop("chain_energy")
-    problem = toys.problem(**energies)
-    spec = negatives.ResidualFilter("batch_quantile")
-    chains = toys.contrast(chain_energy=chain_energy)
-    _, state = toys.sgd_step(toys.contrast(residual_filter=spec))
-    batch = training.draw_batch(problem, state, toys.BATCH)
-    still = negatives.nce_noise(problem.schedule, scale=(1.0, 1.0), bounds=2.0)
-    calls = {
-        "energy": lambda: training.draw_pairs(
-            problem,
-            chains._replace(strategy=still, residual_filter=spec),
-            state,
-            batch,
-            0.0,
-        ),
-        "loss_energy": lambda: training.denoising_loss(problem, state.params, batch),
-        "loss_energy of pairs": lambda: training.contrastive_loss(
-            problem, chains, state.params, make_pairs(), state.step
-        ),
-        "chain_energy": lambda: training.draw_pairs(problem, chains, state, batch, 0.0),
-    }
-    for name, call in calls.items():
-        if name.startswith(part):
-            with pytest.raises(Called):
-                jax.eval_shape(call)
-        else:
-            jax.eval_shape(call)
-
-
-def draw_pairs(contrast, state, *, progress=0.0):
-    problem = toys.problem()
-
-    def draw(state):
-        batch = training.draw_batch(problem, state, toys.BATCH)
-        pairs, _ = training.draw_pairs(problem, contrast, state, batch, progress)
-        return batch, pairs
-
-    return jax.tree.map(np.asarray, draw(state))
-
-
-def test_the_negative_phase_draws_its_levels_from_the_range_and_rows_of_the_batch():
-    contrast = toys.contrast(strategy=unrefined())
-    _, state = toys.sgd_step(contrast)
-    seen = set()
-    for step in range(8):
-        at_step = state._replace(step=jnp.int32(step))
-        batch, pairs = draw_pairs(contrast, at_step)
-        seen |= set(pairs["t"].tolist())
-        np.testing.assert_array_equal(pairs["x"], batch["x"][: toys.ROWS])
-        np.testing.assert_array_equal(pairs["y0"], batch["y0"][: toys.ROWS])
-        # The phase's noise is its own, not that of the denoising loss.
-        assert np.all(pairs["eps"] != batch["eps"][: toys.ROWS])
-        assert_is_noised_answer(pairs)
-    assert seen == set(range(1, 8))  # each is missed with a chance of 8 * .86^192
-
-
-def assert_is_noised_answer(pairs):
-    a, s = A[pairs["t"]][:, None], S[pairs["t"]][:, None]
-    expected = a * pairs["y0"] + s * pairs["eps"]
-    np.testing.assert_allclose(pairs["y_pos"], expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("num_rows", [0, toys.BATCH + 1])
-def test_more_pairs_than_rows_or_none_are_refused_by_name(num_rows):
-    with pytest.raises(ValueError, match=f"num_rows={num_rows}"):
-        toys.sgd_step(toys.contrast(num_rows=num_rows))
-
-
-def opposite(x, y):
-    """A residual that falls where the energy grows."""
-    return 1 / (1 + toys.distance(x, y))
-
-
-@pytest.mark.parametrize("per_level", [True, False])
-def test_the_filter_keeps_by_the_tasks_residual_and_not_by_the_energy(per_level):
-    spec = negatives.ResidualFilter(
-        "batch_quantile", per_level=per_level, denoised=False
-    )
-    contrast = toys.contrast(strategy=unrefined(), residual_filter=spec, bounds=1e6)
-    _, state = toys.sgd_step(contrast)
-    problem = toys.problem(residual=opposite)
-    batch = training.draw_batch(problem, state, toys.BATCH)
-    pairs, metrics = training.draw_pairs(problem, contrast, state, batch, 0.0)
-    t = np.asarray(pairs["t"])
-    y0 = np.float64(pairs["y"]) / A[t][:, None]
-    residual = 1 / (1 + np.sqrt(np.mean((y0 - np.float64(pairs["x"])) ** 2, axis=1)))
-    group = t if per_level else np.zeros_like(t)
-    limits = np.array([np.quantile(residual[group == i], 0.3) for i in group])
-    # A row that is its level's quantile itself sits on the threshold.
-    clear = np.abs(residual / limits - 1) > 1e-5
-    expected = residual >= limits
-    assert np.sum(clear) > toys.ROWS / 2
-    assert 0 < np.sum(expected[clear]) < np.sum(clear)
-    np.testing.assert_array_equal(np.asarray(pairs["keep"])[clear], expected[clear])
-    assert float(metrics["filter/kept"]) == pytest.approx(np.mean(pairs["keep"]))
-
-
-# Replay
-
-
-def unrefined():
-    """Fresh starts of noise, not refined: |y| < 20 always."""
-    return negatives.nce_random(toys.schedule(), bounds=2.0)
-
-
-def filled(contrast, *, buckets=range(1, 8), y=None):
-    """A state whose buckets hold the rows x = 100 + j, y0 = 200 + j, y = 300 + j."""
-    _, state = toys.sgd_step(contrast)
-    t = np.int32([bucket for bucket in buckets for _ in range(4)])
-    mark = np.broadcast_to(
-        np.arange(t.size, dtype=np.float32)[:, None], (t.size, toys.D)
-    )
-    rows = {"x": 100 + mark, "y0": 200 + mark, "y": 300 + mark, "t": t}
-    return state._replace(replay=replay.insert(state.replay, rows, jnp.asarray(t)))
-
-
-def replayed_pairs(*, buckets=range(1, 8), step=0, **changes):
-    """Pairs drawn from marked buckets, without refinement."""
-    spec = training.Replay(**{"share": 1.0, "capacity": 4} | changes)
-    contrast = toys.contrast(strategy=unrefined(), replay=spec)
-    state = filled(contrast, buckets=buckets)._replace(step=jnp.int32(step))
-    return draw_pairs(contrast, state)
-
-
-def test_a_replayed_row_brings_its_own_condition_answer_and_level():
-    _, pairs = replayed_pairs()
-    mark = pairs["y"] - 300
-    assert np.all((mark >= 0) & (mark < 28))
-    np.testing.assert_array_equal(pairs["x"], 100 + mark)
-    np.testing.assert_array_equal(pairs["y0"], 200 + mark)
-    np.testing.assert_array_equal(pairs["t"], 1 + mark[:, 0] // 4)
-
-
-def test_the_positive_of_a_replayed_row_is_its_own_answer_noised_afresh():
-    _, pairs = replayed_pairs()
-    assert np.all(pairs["y0"] >= 200)
-    assert_is_noised_answer(pairs)
-    noise = (pairs["y_pos"] - A[pairs["t"]][:, None] * pairs["y0"]) / S[pairs["t"]][
-        :, None
-    ]
-    assert 0.5 < noise.std() < 1.5
-
-
-def test_the_unconditional_form_replays_y_alone():
-    batch, pairs = replayed_pairs(conditional=False)
-    assert np.all(pairs["y"] >= 300)
-    np.testing.assert_array_equal(pairs["x"], batch["x"][: toys.ROWS])
-    np.testing.assert_array_equal(pairs["y0"], batch["y0"][: toys.ROWS])
-
-
-def test_rows_of_empty_buckets_start_fresh_and_the_others_are_replayed():
-    batch, pairs = replayed_pairs(buckets=(2, 5))
-    is_replayed = pairs["y"][:, 0] >= 300
-    np.testing.assert_array_equal(is_replayed, np.isin(pairs["t"], (2, 5)))
-    assert 0 < is_replayed.sum() < toys.ROWS
-    fresh = batch["x"][: toys.ROWS][~is_replayed]
-    np.testing.assert_array_equal(pairs["x"][~is_replayed], fresh)
-    assert np.all(pairs["y"][~is_replayed] != 0)
-
-
-def test_each_row_has_its_own_coin():
-    share, replayed = 0.5, []
-    for step in range(6):
-        _, pairs = replayed_pairs(share=share, step=step)
-        replayed.append(np.mean(pairs["y"][:, 0] >= 300))
-    rows = 6 * toys.ROWS
-    assert abs(np.mean(replayed) - share) < SIGMAS * (share * (1 - share) / rows) ** 0.5
-    assert all(0 < count < 1 for count in replayed)
-
-
-def test_one_coin_for_the_batch_replays_all_rows_or_none():
-    replayed = set()
-    for step in range(6):
-        _, pairs = replayed_pairs(share=0.5, step=step, per_row_coin=False)
-        replayed.add(float(np.mean(pairs["y"][:, 0] >= 300)))
-    assert replayed == {0.0, 1.0}
-
-
-def test_the_replay_share_grows_over_its_curriculum():
-    spec = training.Replay(share=1.0, capacity=4, curriculum=0.5)
-    contrast = toys.contrast(strategy=unrefined(), replay=spec)
-    state = filled(contrast)
-    share = {}
-    for progress in (0.0, 0.25, 0.5):
-        _, pairs = draw_pairs(contrast, state, progress=progress)
-        share[progress] = np.mean(pairs["y"][:, 0] >= 300)
-    assert share[0.0] == 0
-    assert 0 < share[0.25] < 1
-    assert share[0.5] == 1
-
-
-def test_replayed_chains_move_and_lower_their_energy_without_noise():
-    contrast = toys.contrast(
-        strategy=toys.langevin(temperature=0.0), replay=training.Replay(1.0, 4)
-    )
-    state = filled(contrast)
-    _, pairs = draw_pairs(contrast, state)
-    # y = 300 + j was stored with y0 = 200 + j: both name the row.
-    before = pairs | {"y": pairs["y0"] + 100}
-    lowered = nats_per_theta(pairs, "y") / nats_per_theta(before, "y")
-    # Three steps, each multiplying the offset from the minimum by 1 - h / s^2 = 3/4.
-    np.testing.assert_allclose(lowered, 0.75**6, rtol=1e-3)
-
-
-@functools.cache
-def many_stored_rows():
-    """Rings after one step with 8 x 4096 chains on the ideal landscape."""
-    num_rows = 8 * 4096
-    contrast = toys.contrast(
-        strategy=toys.langevin(num_steps=10),
-        levels=(1, 8),
-        num_rows=num_rows,
-        replay=training.Replay(capacity=num_rows // 4),
-    )
-    problem = toys.problem()
-    state = training.init_state(jax.random.key(0), problem, optax.sgd(0.0), contrast)
-
-    @toys.jit
-    def rings(state):
-        batch = training.draw_batch(problem, state, num_rows)
-        pairs, _ = training.draw_pairs(problem, contrast, state, batch, 0.0)
-        return training.insert_pairs(contrast, state.replay, pairs, toys.T), pairs
-
-    return jax.tree.map(np.asarray, rings(state))
-
-
-def test_a_stored_entry_is_the_chains_end_with_the_spread_of_its_level():
-    # Ten steps from 1.5 s with h = s^2 / 4 on the ideal landscape: their exact law.
-    rings, _ = many_stored_rows()
-    decay = 0.75**20
-    width = np.sqrt(decay * 1.5**2 + 0.5 * (1 - decay) / (1 - 0.75**2))
-    assert np.sum(rings.size) == 8 * 4096
-    for t in range(1, 9):
-        rows = {name: value[t, : rings.size[t]] for name, value in rings.rows.items()}
-        assert rings.size[t] > 3500
-        assert np.all(rows["t"] == t)
-        z = (rows["y"] - A[t] * np.float64(rows["y0"])) / S[t]
-        assert abs(z.std() / width - 1) < SIGMAS / (2 * z.size) ** 0.5
-        assert abs(z.mean()) < SIGMAS * width / z.size**0.5
-
-
-def test_the_refined_rows_are_stored_with_what_they_belong_to():
-    rings, pairs = many_stored_rows()
-    for name in ("x", "y0", "y"):
-        stored = np.concatenate(
-            [rings.rows[name][t, : rings.size[t]] for t in range(10)]
-        )
-        order = np.argsort(pairs["t"], kind="stable")
-        np.testing.assert_array_equal(stored, pairs[name][order])
 
 
 # The parameter average
@@ -711,7 +298,10 @@ def test_every_variant_reports_its_metrics_and_stays_finite(name):
 
 
 def test_no_two_variants_have_the_same_gradient():
-    moved = {name: np.asarray(first_step(name)[2].params["theta"]) for name in VARIANTS}
+    moved = {
+        name: np.asarray(first_step(name)[2].params.energy["theta"])
+        for name in VARIANTS
+    }
     names = list(moved)
     for i, first in enumerate(names):
         for second in names[:i]:
@@ -721,9 +311,11 @@ def test_no_two_variants_have_the_same_gradient():
 def test_a_step_reports_the_roots_of_its_mean_squares():
     step, state = toys.sgd_step()
     _, metrics = toys.jit(step)(state)
-    batch = training.draw_batch(toys.problem(), state, toys.BATCH)
-    _, squares = training.denoising_loss(toys.problem(), state.params, batch)
-    for name in training.ROOT_MEAN_SQUARES:
+    term, context = toys.denoising(), toys.context(state)
+    rows, _, _ = term.prepare(context, (), toys.batch_of(state))
+    _, squares = term.loss(state.params.energy, (), rows, context)
+    assert set(term.roots) == {"grad_norm_pos", "pred_norm"}
+    for name in term.roots:
         expected = np.sqrt(np.float64(squares[name]))
         assert float(metrics[name]) == pytest.approx(expected, rel=1e-5)
         assert abs(expected - expected**2) > 1e-4  # ten times what is allowed above
@@ -732,6 +324,94 @@ def test_a_step_reports_the_roots_of_its_mean_squares():
 def test_the_denoising_loss_is_the_same_under_every_variant():
     loss = {name: float(first_step(name)[3]["train/denoise_mse"]) for name in VARIANTS}
     assert max(loss.values()) == pytest.approx(min(loss.values()), rel=1e-5)
+
+
+def test_an_objective_with_parameters_and_memory_of_its_own_trains_both():
+    """|w - mean x|^2 with a memory that counts steps, beside denoising."""
+
+    def prepare(context, memory, batch):
+        return {"x": batch.x}, memory + 1, {}
+
+    def loss(params, own, rows, context):
+        del params, context
+        return jnp.mean((own[None] - rows["x"]) ** 2), {"own": jnp.mean(own)}
+
+    own = Objective(
+        prepare, loss, lambda key, example: (jnp.ones(toys.D), jnp.int32(0))
+    )
+    terms, optimizer = toys.objectives() | {"own": own}, optax.sgd(0.5 * toys.D)
+    make = partial(training.make_train_step, toys.source())
+    options = {"batch_size": 8, "num_steps": 9, "ema": training.Ema()}
+    step = make(terms, optimizer=optimizer, **options)
+    state = training.init_state(
+        jax.random.key(0),
+        energy=toys.ideal_energy(),
+        objectives=terms,
+        optimizer=optimizer,
+        example=jax.eval_shape(partial(toys.draw, ()), jax.random.key(0)),
+    )
+    after, metrics = toys.jit(step)(state, ())
+    mean = np.mean(np.asarray(toys.batch_of(state, 8).x), axis=0)
+    np.testing.assert_allclose(after.params.own["own"], mean, rtol=1e-5, atol=1e-6)
+    assert int(after.memory["own"]) == 1
+    assert float(metrics["own"]) == 1.0
+    # A phase without it leaves its parameters and its memory as they are.
+    early = make(toys.objectives(), optimizer=optimizer, **options)
+    rests, _ = toys.jit(early)(state, ())
+    np.testing.assert_array_equal(rests.params.own["own"], np.ones(toys.D))
+    assert int(rests.memory["own"]) == 0
+
+
+def test_a_data_set_is_an_argument_of_the_step_and_no_constant_in_it():
+    table = jnp.linspace(0.25, 0.75, 32 * toys.D).reshape(32, toys.D)
+
+    def draw(data, key):
+        row = data[jax.random.randint(key, (), 0, 32)]
+        return Example(row, row)
+
+    step = training.make_train_step(
+        Source(draw, data=table),
+        toys.objectives(),
+        optimizer=optax.sgd(0.1),
+        batch_size=8,
+        num_steps=9,
+        ema=training.Ema(),
+    )
+    _, state = toys.sgd_step()
+    state = state._replace(
+        params=toys.parameters(state.params.energy, {"denoising": ()}),
+        ema_params=toys.parameters(state.ema_params.energy, {"denoising": ()}),
+        opt_state=optax.sgd(0.1).init(()),
+    )
+    program = jax.jit(step)
+    one, two = (program(state, data)[1]["pred_norm"] for data in (table, 2 * table))
+    assert float(two) == pytest.approx(2 * float(one), rel=1e-4)
+    assert "0.258" not in program.lower(state, table).as_text()
+
+
+@pytest.mark.parametrize("fields", [{"batch_size": 0}, {"num_steps": 0}])
+def test_sizes_below_one_are_refused_by_name(fields):
+    options = {"batch_size": 8, "num_steps": 9} | fields
+    with pytest.raises(ValueError, match=f"{next(iter(fields))}=0"):
+        training.make_train_step(
+            toys.source(),
+            toys.objectives(),
+            optimizer=optax.sgd(0.1),
+            ema=training.Ema(),
+            **options,
+        )
+
+
+def test_no_objective_is_refused():
+    with pytest.raises(ValueError, match="objectives: must name at least one"):
+        training.make_train_step(
+            toys.source(),
+            {},
+            optimizer=optax.sgd(0.1),
+            batch_size=8,
+            num_steps=9,
+            ema=training.Ema(),
+        )
 
 
 def test_the_same_state_gives_the_same_bits():
@@ -753,14 +433,16 @@ def test_three_steps_in_one_dispatch_are_three_steps():
     step, state, *_ = first_step("full")
     contrast = VARIANTS["full"][0]()
     raw, _ = toys.sgd_step(contrast, LEARNING_RATE)
-    at_once, stacked = toys.jit(training.repeat(raw, 3))(state)
+    steps = training.repeat(lambda state, data: raw(state), 3)
+    at_once, stacked = toys.jit(steps)(state, ())
     for i in range(3):
         state, metrics = step(state)
         mine = {name: value[i] for name, value in stacked.items()}
         chex.assert_trees_all_close(mine, metrics, rtol=1e-4, atol=1e-6)
     assert int(at_once.step) == int(state.step) == 3
-    np.testing.assert_array_equal(at_once.replay.size, state.replay.size)
-    np.testing.assert_array_equal(at_once.replay.rows["t"], state.replay.rows["t"])
+    rings, again = (s.memory["contrast"]["replay"] for s in (at_once, state))
+    np.testing.assert_array_equal(rings.size, again.size)
+    np.testing.assert_array_equal(rings.rows["t"], again.rows["t"])
     chex.assert_trees_all_close(
         at_once._replace(key=0), state._replace(key=0), rtol=1e-4, atol=1e-5
     )
@@ -769,44 +451,114 @@ def test_three_steps_in_one_dispatch_are_three_steps():
 # What the penalty does to the denoiser
 
 
-def trained(changes, step_size, **chain):
+def trained(*, in_nats=True, penalty=0.0, **chain):
     """The metrics of 200 steps at n = 5: means over the last 50."""
-    task, levels = make_inverse(5), toys.schedule()
-    energy = make_mlp(25, 25, width=64)
-    problem = training.Problem(task.train.draw, task.residual, energy, levels)
+    task, energy = make_inverse(n=5), make_mlp(25, 25, width=64)
     contrast = toys.contrast(
-        strategy=toys.langevin(step_size=step_size, **chain),
-        pair_loss=partial(losses.contrastive_divergence, num_elements=25),
+        energy=energy,
+        in_nats=in_nats,
+        strategy=toys.langevin(in_nats=in_nats, num_elements=25, **chain),
         num_rows=16,
-        **changes,
+        penalty_weight=lambda step: penalty,
     )
+    terms = toys.objectives(contrast, energy)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(4e-3))
     step = training.make_train_step(
-        problem,
+        task.train,
+        terms,
         optimizer=optimizer,
         batch_size=32,
         num_steps=200,
         ema=training.Ema(),
-        contrast=contrast,
     )
-    state = training.init_state(jax.random.key(0), problem, optimizer, contrast)
-    _, metrics = toys.jit(training.repeat(step, 200))(state)
+    state = training.init_state(
+        jax.random.key(0),
+        energy=energy,
+        objectives=terms,
+        optimizer=optimizer,
+        example=task.example,
+    )
+    _, metrics = toys.jit(training.repeat(step, 200))(state, task.train.data)
     return {name: float(np.mean(value[-50:])) for name, value in metrics.items()}
 
 
 def test_the_classic_penalty_collapses_the_denoiser_and_the_default_keeps_it():
-    levels = toys.schedule()
-    default = trained({}, partial(diffusion.langevin_step_size, levels, multiple=0.25))
-    classic = trained(
-        {
-            "in_nats": False,
-            "penalty": partial(losses.energy_penalty, num_elements=1),
-            "penalty_weight": lambda step: 0.1 * WEIGHT,
-        },
-        partial(diffusion.descent_step_size, levels),
-        grad_clip=lambda t: 0.01,
-        bounds=2.0,
-    )
+    default = trained()
+    classic = trained(in_nats=False, penalty=0.1 * WEIGHT, grad_clip=0.01, bounds=2.0)
     assert abs(default["grad_norm_pos"] - 1) < 0.15
     assert classic["grad_norm_pos"] < 0.75
     assert classic["train/denoise_mse"] > 2 * default["train/denoise_mse"]
+
+
+STEP = "ired_jax.training"
+STOPPED = 'jax.lax.stop_gradient((rows | {"y_pos": y_pos}, memory))'
+
+MUTANTS = [
+    Mutant(
+        "002",
+        "samples leave the negative phase with their gradient",
+        "ired_jax.objectives.pairs",
+        one(STOPPED, 'rows | {"y_pos": y_pos}, memory'),
+        test_the_gradient_with_chains_inside_is_that_with_the_negatives_as_constants,
+        {"name": "full"},
+    ),
+    Mutant(
+        "006",
+        "the input gradient of the denoising loss times the batch size",
+        "ired_jax.objectives.denoising",
+        one(
+            "values = trees.subtract(grad, eps), grad, start",
+            "values = trees.subtract(30 * grad, eps), grad, start",
+        ),
+        test_a_rows_input_gradient_does_not_depend_on_the_batch,
+    ),
+    Mutant(
+        "known",
+        "noise on what is known",
+        "ired_jax.objectives.denoising",
+        one("eps = still(box, batch.x, eps)", "pass"),
+        test_known_elements_have_no_noise_and_do_not_count,
+    ),
+    Mutant(
+        "known",
+        "D counts what is known",
+        "ired_jax.objectives.denoising",
+        one("boxes.mean_free(box, trees", "boxes.mean_free(None, trees"),
+        test_known_elements_have_no_noise_and_do_not_count,
+    ),
+    Mutant(
+        "training",
+        "mean squares reported for their roots",
+        STEP,
+        one("jnp.sqrt(more[k]) for", "more[k] for"),
+        test_a_step_reports_the_roots_of_its_mean_squares,
+    ),
+    Mutant(
+        "training",
+        "only the last objective's gradient is taken",
+        STEP,
+        one("jax.tree.map(jnp.add, grads, part)", "part"),
+        test_the_step_moves_along_the_gradient_with_the_negatives_as_constants,
+    ),
+    Mutant(
+        "training",
+        "an objective's memory is lost",
+        STEP,
+        one("opt_state, memory)", "opt_state, state.memory)"),
+        test_an_objective_with_parameters_and_memory_of_its_own_trains_both,
+    ),
+    Mutant(
+        "training",
+        "the data set of the maker instead of the argument",
+        STEP,
+        one("partial(source.draw, data)", "partial(source.draw, source.data)"),
+        test_a_data_set_is_an_argument_of_the_step_and_no_constant_in_it,
+    ),
+    Mutant(
+        "average",
+        "decay and its complement exchanged",
+        STEP,
+        one("decay * a + (1 - decay) * p", "(1 - decay) * a + decay * p"),
+        test_the_average_copies_until_the_warm_up_and_then_decays_every_few_steps,
+    ),
+]

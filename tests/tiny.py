@@ -6,34 +6,39 @@ import pathlib
 from ml_collections import ConfigDict
 
 import configs
+from experiments import fields
+from experiments.build import make_experiment
 
 NAMES = sorted(
     path.stem
     for path in pathlib.Path(configs.__path__[0]).glob("*.py")
     if path.stem not in ("__init__", "base")
 )
+SIZES = {  # where a config has them
+    "task.n": 3,
+    "energy.width": 8,
+    "energy.channels": 3,
+    "energy.layers": 1,
+    "train.lr_warmup": 0,
+    "train.batch_size": 8,
+    "train.block_rows": 8,  # all: to ask how many fit takes a trace of the energy
+    "replay.capacity": 8,
+    "eval.num_examples": 16,
+    "eval.num_examples_running": 8,
+    "eval.batch_size": 8,
+    "eval.num_steps": 1,
+}
 
 
 def get_config(name: str, presets: str = "smoke", **overrides) -> ConfigDict:
-    """`name` with presets, smaller still; overrides as `train__num_steps=3`."""
+    """Every field of `name` with presets, smaller still; as `train__num_steps=3`."""
     config = importlib.import_module(f"configs.{name}").get_config(presets)
-    config.task.n = 3
-    if config.energy.name == "mlp":
-        config.energy.width = 8
-    if config.energy.name == "matrix":
-        config.energy.channels, config.energy.layers = 3, 1
-    config.train.lr_warmup = 0
-    config.train.batch_size = 8
-    config.train.block_rows = 8  # all: to ask how many fit takes a trace of the energy
-    config.eval.num_examples = 16
-    config.eval.num_examples_running = 8
-    config.eval.batch_size = 8
-    config.eval.num_steps = 1
-    if config.replay.share:
-        config.replay.capacity = 8
-    config.unlock()
-    config.update_from_flattened_dict(
-        {name.replace("__", "."): value for name, value in overrides.items()}
-    )
-    config.lock()
-    return config
+    changes = {name.replace("__", "."): value for name, value in overrides.items()}
+    return resized(fields.flatten(config), changes)
+
+
+def resized(given: fields.Values, changes: fields.Values) -> ConfigDict:
+    """Every field of a config with changes, and with these sizes where it has them."""
+    values = fields.replace(make_experiment, given, changes)
+    sizes = {k: v for k, v in SIZES.items() if k in values and k not in changes}
+    return fields.nest(fields.replace(make_experiment, values, sizes)).unlock()

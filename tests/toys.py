@@ -6,14 +6,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ired_jax import diffusion, losses, negatives, training
-from ired_jax.types import Energy
+from ired_jax import diffusion, losses, training
+from ired_jax.negatives.base import make_units
+from ired_jax.negatives.langevin import Chain, make_langevin
+from ired_jax.objectives.base import Context, Parameters
+from ired_jax.objectives.contrast import Contrast, objective_of
+from ired_jax.objectives.denoising import make_denoising
+from ired_jax.tasks.base import Source
+from ired_jax.types import Box, Energy, Example, streams
 
 D = 4
 T = 10
 BATCH = 32
 ROWS = 24
 LEVELS = (1, 7)
+BOUNDS = 2.0
 # LLVM's passes are most of the time of a small compilation, and nothing is timed here.
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = partial(jax.jit, compiler_options=FAST)
@@ -23,10 +30,21 @@ def schedule():
     return diffusion.make_schedule("cosine", T)
 
 
-def draw(key, *, size=D):
+def box(x):
+    """The same number on every side, no element known."""
+    del x
+    return Box(-BOUNDS, BOUNDS)
+
+
+def draw(data, key, *, size=D):
     """x is the answer itself, uniform in [-1, 1]."""
+    del data
     y0 = jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
-    return y0, y0
+    return Example(y0, y0)
+
+
+def source():
+    return Source(draw, box)
 
 
 def distance(x, y):
@@ -52,46 +70,81 @@ def ideal_energy():
     return Energy(init, apply, bind)
 
 
-def problem(*, size=D, **changes):
-    fields = {
-        "draw": partial(draw, size=size),
-        "residual": distance,
-        "energy": ideal_energy(),
-        "schedule": schedule(),
-    }
-    return training.Problem(**fields | changes)
+def units(name="nats"):
+    return make_units(schedule(), units=name)
 
 
-def langevin(**changes):
-    levels = schedule()
-    step_size = partial(diffusion.langevin_step_size, levels, multiple=0.25)
-    fields = {"scale": (1.5, 1.5), "num_steps": 3, "step_size": step_size}
-    return negatives.langevin_chain(levels, **fields | changes)
+def langevin(*, in_nats=True, num_elements=D, block_rows=None, **changes):
+    """Three steps from 1.5 s_t."""
+    fields = {"num_steps": 3, "grad_clip": 0.0} | changes
+    chain = Chain(**{k: fields.pop(k) for k in Chain._fields if k in fields})
+    parts = schedule(), box, units("nats" if in_nats else "energy")
+    return make_langevin(*parts, num_elements, block_rows, chain=chain, **fields)
 
 
-def contrast(**changes):
+def contrast(*, energy=None, in_nats=True, **changes):
     """Contrastive divergence at a constant weight of .05."""
+    energy = energy or ideal_energy()
     fields = {
-        "strategy": langevin(),
-        "pair_loss": partial(losses.contrastive_divergence, num_elements=D),
+        "energy": energy,
+        "loss_energy": energy,
+        "chain_energy": energy,
+        "schedule": schedule(),
+        "strategy": langevin(in_nats=in_nats),
+        "pair_loss": losses.make_cd(),
         "weight": lambda step: jnp.float32(0.05),
         "levels": LEVELS,
         "num_rows": ROWS,
-        "bounds": 2.0,
+        "units": units("nats" if in_nats else "energy"),
+        "box": box,
+        "residual": distance,
     }
-    return training.Contrast(**fields | changes)
+    return Contrast(**fields | changes)
 
 
-def sgd_step(contrast=None, learning_rate=0.1, **changes):
-    """A train step and its first state."""
-    optimizer = optax.sgd(learning_rate)
+def denoising(energy=None):
+    return make_denoising(schedule(), energy or ideal_energy(), box)
+
+
+def objectives(spec=None, energy=None):
+    """Denoising, and the negative phase beside it."""
+    more = {} if spec is None else {"contrast": objective_of(spec)}
+    return {"denoising": denoising(energy)} | more
+
+
+def context(state, progress=0.0):
+    """What objectives know of the step after a state."""
+    key = streams(state.key, state.step)
+    progress = jnp.float32(progress)
+    return Context(state.step, progress, key, state.params, state.ema_params)
+
+
+def batch_of(state, batch_size=BATCH):
+    """The examples of the step after a state."""
+    return training.draw_examples(source(), (), state.key, state.step, batch_size)
+
+
+def parameters(energy, own=None):
+    return Parameters(energy, own or {"denoising": (), "contrast": ()})
+
+
+def sgd_step(spec=None, learning_rate=0.1, **changes):
+    """A train step state -> (state, metrics), and its first state."""
+    optimizer, terms = optax.sgd(learning_rate), objectives(spec)
     step = training.make_train_step(
-        problem(),
+        source(),
+        terms,
         optimizer=optimizer,
         batch_size=BATCH,
         num_steps=100,
         ema=training.Ema(decay=0.9, every=2, warmup=2),
-        contrast=contrast,
         **changes,
     )
-    return step, training.init_state(jax.random.key(0), problem(), optimizer, contrast)
+    state = training.init_state(
+        jax.random.key(0),
+        energy=ideal_energy(),
+        objectives=terms,
+        optimizer=optimizer,
+        example=jax.eval_shape(partial(draw, ()), jax.random.key(0)),
+    )
+    return (lambda state: step(state, ())), state

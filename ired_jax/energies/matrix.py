@@ -29,7 +29,7 @@ L, R, M learned mixes of channels and G of maps of A: E is then a polynomial of 
 Source: this project; the training objective is that of arXiv 2406.11179.
 """
 
-from typing import Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 import chex
 import jax.numpy as jnp
@@ -43,9 +43,10 @@ from ired_jax.energies.products import (
     ProductLayer,
     answer_layer,
 )
+from ired_jax.fields import Field
 from ired_jax.types import Array, Energy, EnergyFn, Params
 
-Reach = Literal["products", "direct"]
+REACHES = ("products", "direct")
 LEVEL_WIDTH = 32
 MAX_PERIOD = 1e4
 GAIN_SCALE = 0.02
@@ -91,7 +92,7 @@ class MatrixProducts(nn.Module):
     channels: int
     layers: int
     outputs: int
-    reach: Reach
+    reach: str
     answer_layers: int
 
     @nn.compact
@@ -164,20 +165,24 @@ def as_matrix(flat: Array) -> Array:
 
 def make_matrix(
     *,
-    channels: int = 12,
-    layers: int = 7,
-    outputs: int = 2,
-    reach: Reach = "products",
-    answer_layers: int = 0,
+    channels: Annotated[
+        int, Field("n x n maps carried from layer to layer", at_least=1)
+    ] = 12,
+    layers: Annotated[
+        int, Field("product layers on A; its degree is up to 2^layers", at_least=1)
+    ] = 7,
+    outputs: Annotated[
+        int, Field("maps whose squared norms are summed", at_least=1)
+    ] = 2,
+    reach: Annotated[
+        str,
+        Field("products (Y is seen through A), or direct", one_of=REACHES),
+    ] = "products",
+    answer_layers: Annotated[
+        int, Field("product layers on Y: degree 2^(1 + these)", at_least=0)
+    ] = 0,
 ) -> Energy:
     """Makes the matrix energy. Its parameters do not depend on n.
-
-    Args:
-      channels: n x n maps carried from layer to layer.
-      layers: product layers on A; the degree in A is up to 2^layers.
-      outputs: maps whose squared norms are summed.
-      reach: `products` (Y is seen through its products with A) or `direct`.
-      answer_layers: product layers on the stack O; E has degree 2^(1 + these) in Y.
 
     Returns:
       The energy; x and y are [n^2] float32 for any n >= 1, the same in both, t an
@@ -193,7 +198,7 @@ def make_matrix(
         )
     if answer_layers < 0:
         raise ValueError(f"answer_layers={answer_layers}: must be at least 0")
-    if reach not in ("products", "direct"):
+    if reach not in REACHES:
         raise ValueError(f"reach={reach!r}: allowed are 'products' and 'direct'")
     network = MatrixProducts(channels, layers, outputs, reach, answer_layers)
 

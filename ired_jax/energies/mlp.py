@@ -5,7 +5,7 @@ network is kept exactly, so that published weights can be imported and compared.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Annotated
 
 import chex
 import jax
@@ -13,9 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.tree_util import Partial
 
+from ired_jax.fields import Field
 from ired_jax.types import Array, Energy, EnergyFn, Params, WithGrad
 
-Head = Literal["squared_norm", "scalar"]
+Head = str  # one of HEADS
+HEADS = ("squared_norm", "scalar")
 TIME_WIDTH = 128
 MAX_PERIOD = 1e4
 
@@ -121,18 +123,19 @@ class MLP(nn.Module):
 def make_mlp(
     x_size: int,
     y_size: int,
-    *,
-    width: int = 512,
-    head: Head = "squared_norm",
     num_levels: int | None = None,
+    *,
+    width: Annotated[int, Field("units of each hidden layer", at_least=1)] = 512,
+    head: Annotated[
+        Head,
+        Field("squared_norm (E = |out|^2 >= 0) or scalar (E = out)", one_of=HEADS),
+    ] = "squared_norm",
 ) -> Energy:
     """Makes the reference energy.
 
     Args:
       x_size: elements of the condition x.
       y_size: elements of the answer y.
-      width: units of each hidden layer (512 in the published network).
-      head: `squared_norm` (E = |out|^2 >= 0) or `scalar` (E = out).
       num_levels: T, if all levels are in [0, T): what depends on the level alone is
         then computed once a level and not once a row, with the same result.
 
@@ -146,7 +149,7 @@ def make_mlp(
         raise ValueError(
             f"x_size={x_size}, y_size={y_size}, width={width}: all must be at least 1"
         )
-    if head not in ("squared_norm", "scalar"):
+    if head not in HEADS:
         raise ValueError(f"head={head!r}: allowed are 'squared_norm' and 'scalar'")
     network = MLP(x_size, y_size, width, head, num_levels)
 
@@ -159,10 +162,9 @@ def make_mlp(
         return network.apply({"params": params}, x, y, t)
 
     def bind(params: Params, x: Array, t: Array) -> EnergyFn:
-        chex.assert_shape(x, (x_size,))
-        chex.assert_shape(t, ())
+        chex.assert_shape([x, t], [(x_size,), ()])
         condition = network.apply({"params": params}, x, t, method="condition")
-        energy_fn = Partial(energy_at, params, condition)
+        energy_fn = Partial(partial(_energy_at, network), params, condition)
         # |W^T h + b|^2 has the gradient 2 (W W^T h + W b) in h: one product of width^2
         # for two of width y_size. At n = 20, W W^T costs what it saves in 700 gradients
         # (rows times steps): little for a batch of chains, much for a single row.
@@ -170,22 +172,22 @@ def make_mlp(
             return energy_fn
         weight, bias = params["fc4"]["kernel"], params["fc4"]["bias"]
         last = weight @ weight.T, weight @ bias
-        return WithGrad(energy_fn, Partial(grad_at, params, condition, last))
-
-    def energy_at(params: Params, condition: tuple[Array, ...], y: Array) -> Array:
-        chex.assert_shape(y, (y_size,))
-        return network.apply({"params": params}, condition, y, method="energy")
-
-    def grad_at(
-        params: Params,
-        condition: tuple[Array, ...],
-        last: tuple[Array, Array],
-        y: Array,
-    ) -> Array:
-        chex.assert_shape(y, (y_size,))
-        hidden = partial(network.apply, {"params": params}, condition, method="hidden")
-        h, pull_back = jax.vjp(hidden, y)
-        weight, bias = last
-        return pull_back(2 * (h @ weight + bias))[0]
+        grad = Partial(partial(_grad_at, network), params, condition, last)
+        return WithGrad(energy_fn, grad)
 
     return Energy(init, apply, bind)
+
+
+def _energy_at(network: MLP, params: Params, condition: tuple, y: Array) -> Array:
+    chex.assert_shape(y, (network.y_size,))
+    return network.apply({"params": params}, condition, y, method="energy")
+
+
+def _grad_at(
+    network: MLP, params: Params, condition: tuple, last: tuple[Array, Array], y: Array
+) -> Array:
+    chex.assert_shape(y, (network.y_size,))
+    hidden = partial(network.apply, {"params": params}, condition, method="hidden")
+    h, pull_back = jax.vjp(hidden, y)
+    weight, bias = last
+    return pull_back(2 * (h @ weight + bias))[0]

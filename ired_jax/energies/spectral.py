@@ -4,11 +4,12 @@
 
 A linear layer is then a map that stretches no difference of its inputs, and how steep
 an energy can become is set by its activations and gains, not by the size of W. A mix of
-n x n maps, [features, c], acts on the c maps of each entry: the same holds.
+n x n maps, [features, c], acts on the c maps of each entry: the same holds. A kernel of
+higher rank, a convolution's [.., in, out], counts as the matrix [.. in, out].
 
-Source: Miyato et al., arXiv 1802.05957, eq. 9 and algorithm 1. There one step of power
-iteration is taken a train step and u is kept; here `num_iterations` are taken from a
-fixed start, so that the energy stays a pure function of its parameters.
+Source: Miyato et al., arXiv 1802.05957, eq. 9, algorithm 1 and section 3. There one
+step of power iteration is taken a train step and u is kept; here `num_iterations` are
+taken from a fixed start, so that the energy stays a pure function of its parameters.
 """
 
 import jax
@@ -24,12 +25,12 @@ FLOOR = 1e-12  # a matrix of zeros stays one, with a finite gradient
 def normalise(energy: Energy, *, num_iterations: int = 20) -> Energy:
     """The energy at parameters whose every matrix W [m, n] is divided by sigma(W).
 
-    Biases, and all else that is not of rank 2, are left as they are. `bind` does the
+    Biases, and all else of rank below 2, are left as they are. `bind` does the
     work once, and it depends on the parameters alone: it is done once for all rows of
     a batch and outside the steps of a chain.
 
     Args:
-      energy: any energy whose leaves of rank 2 are the weights of linear layers.
+      energy: any energy whose leaves of rank 2 or more are weights of linear layers.
       num_iterations: of the power iteration, at least 1. sigma comes from below: with
         20 to 2 % for a random 512 x 512 matrix, the hardest case.
 
@@ -52,12 +53,12 @@ def normalise(energy: Energy, *, num_iterations: int = 20) -> Energy:
 
 
 def normalised(params: Params, num_iterations: int) -> Params:
-    """Every leaf of rank 2 over its largest singular value, the others unchanged."""
+    """Every kernel over its largest singular value, the other leaves unchanged."""
     leaves, structure = jax.tree.flatten(params)
-    weights = [leaf for leaf in leaves if leaf.ndim == 2]
+    weights = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves if leaf.ndim >= 2]
     sigmas = iter(spectral_norms(weights, num_iterations))
     leaves = [
-        leaf / jnp.maximum(next(sigmas), FLOOR) if leaf.ndim == 2 else leaf
+        leaf / jnp.maximum(next(sigmas), FLOOR) if leaf.ndim >= 2 else leaf
         for leaf in leaves
     ]
     return jax.tree.unflatten(structure, leaves)

@@ -12,7 +12,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax.types import Array, EnergyFn
+from ired_jax import boxes, trees
+from ired_jax.boxes import Bounds
+from ired_jax.types import Array, EnergyFn, Tree
 
 
 class DescentInfo(NamedTuple):
@@ -20,101 +22,109 @@ class DescentInfo(NamedTuple):
 
     energy: Array  # at the last state
     acceptance: Array  # share of the steps that were accepted
-    displacement: Array  # root mean square over elements of y_K - y_0
+    displacement: Array  # root mean square over free elements of y_K - y_0
     steps: Array  # int32, taken: num_steps, or fewer with a tolerance
 
 
 class _State(NamedTuple):
-    y: Array
+    y: Tree
     energy: Array
-    grad: Array
+    grad: Tree  # 0 at known elements
 
 
 def minimize(
     energy_fn: EnergyFn,
-    y: Array,
+    y: Tree,
     *,
     step_size: Array | float,
     num_steps: int,
-    bounds: Array | float | None = None,
+    bounds: Bounds = None,
     tolerance: Array | float | None = None,
-) -> tuple[Array, DescentInfo]:
+) -> tuple[Tree, DescentInfo]:
     """Runs `num_steps` steps y' = clip(y - step_size dE/dy), each kept if E falls.
 
-    A proposal whose energy is NaN is not kept.
+    A proposal whose energy is NaN is not kept. Known elements are at their values from
+    the start on, and in no mean over elements.
 
     Args:
-      energy_fn: y [D] -> ().
-      y: [D] floating, the start.
+      energy_fn: y -> ().
+      y: the start, a pytree of arrays of one floating dtype.
       step_size: () or [num_steps], at least 0.
       num_steps: K, static, at least 0.
-      bounds: () or [D]; proposals are clamped to +-bounds.
+      bounds: a half-width, () or as y, or a `Box`; proposals are clamped to it.
       tolerance: (); stops where the root mean square of dE/dy is at most this, and
         where no step can move any more. 0 saves steps and changes no answer. Rows of a
         vmap wait for the slowest of them. None: takes all steps.
 
     Returns:
-      The last state [D], and `DescentInfo`; its energy is at most that of the start.
+      The last state, and `DescentInfo`; its energy is at most that of the start.
 
     Raises:
-      ValueError: num_steps < 0. AssertionError: y is not a floating vector.
+      ValueError: num_steps < 0, or a box of another structure than y. AssertionError: y
+        is not floating, or of several dtypes.
     """
-    chex.assert_rank(y, 1)
-    chex.assert_type(y, float)
+    dtype, y = trees.dtype(y), boxes.hold(bounds, y)
     if num_steps < 0:
         raise ValueError(f"num_steps={num_steps}: must be at least 0")
     if num_steps == 0:
-        zero = jnp.zeros((), y.dtype)
+        zero = jnp.zeros((), dtype)
         return y, DescentInfo(energy_fn(y), zero, zero, steps=jnp.int32(0))
-    step_size = jnp.asarray(step_size, y.dtype)
+    step_size = jnp.asarray(step_size, dtype)
     if step_size.ndim:
         chex.assert_shape(step_size, (num_steps,))
 
     def size(index: Array | int) -> Array:
         return step_size[index] if step_size.ndim else step_size
 
-    def propose(state: _State, h: Array) -> Array:
-        proposal = state.y - h * state.grad
-        return proposal if bounds is None else jnp.clip(proposal, -bounds, bounds)
+    def evaluate(y: Tree) -> _State:
+        energy, grad = jax.value_and_grad(energy_fn)(y)
+        return _State(y, energy, boxes.still(bounds, grad))
+
+    def propose(state: _State, h: Array) -> Tree:
+        move = lambda y, grad: y - h * grad  # noqa: E731
+        return boxes.clip(bounds, jax.tree.map(move, state.y, state.grad))
 
     def step(state: _State, index: Array):
-        proposal = propose(state, size(index))
-        new = _State(proposal, *jax.value_and_grad(energy_fn)(proposal))
+        new = evaluate(propose(state, size(index)))
         accepted = new.energy < state.energy
-        return jax.tree.map(partial(jnp.where, accepted), new, state), accepted
+        return trees.where(accepted, new, state), accepted
 
-    start = _State(y, *jax.value_and_grad(energy_fn)(y))
+    start = evaluate(y)
     if tolerance is None:
-
-        def counted(carry: tuple[_State, Array], index: Array):
-            state, accepted = step(carry[0], index)
-            return (state, carry[1] + accepted), None
-
-        # The count is carried, so that memory does not grow with K.
-        first, indices = (start, jnp.int32(0)), jnp.arange(num_steps - 1)
-        (state, num_accepted), _ = jax.lax.scan(counted, first, indices)
+        state, num_accepted = _taken(step, start, num_steps - 1)
         last = propose(state, size(num_steps - 1))
         energy = energy_fn(last)
         keep = energy < state.energy
-        end, energy = jax.tree.map(
-            partial(jnp.where, keep), (last, energy), (state.y, state.energy)
-        )
+        end, energy = trees.where(keep, (last, energy), (state.y, state.energy))
         steps, num_accepted = jnp.int32(num_steps), num_accepted + keep
     else:
         sizes = jnp.broadcast_to(step_size, (num_steps,))
-        state, steps, num_accepted = _until_still(step, start, sizes, tolerance)
+        rms = partial(boxes.rms_free, bounds)
+        state, steps, num_accepted = _until_still(step, start, sizes, tolerance, rms)
         end, energy = state.y, state.energy
     info = DescentInfo(
         energy=energy,
-        acceptance=num_accepted.astype(y.dtype) / jnp.maximum(steps, 1),
-        displacement=_rms(end - y),
+        acceptance=num_accepted.astype(dtype) / jnp.maximum(steps, 1),
+        displacement=boxes.rms_free(bounds, trees.subtract(end, y)),
         steps=steps,
     )
     return end, info
 
 
+def _taken(step, start: _State, num_steps: int) -> tuple[_State, Array]:
+    """The state after all steps, and how many were accepted: int32 ()."""
+
+    def counted(carry: tuple[_State, Array], index: Array):
+        state, accepted = step(carry[0], index)
+        return (state, carry[1] + accepted), None
+
+    # The count is carried, so that memory does not grow with K.
+    first, indices = (start, jnp.int32(0)), jnp.arange(num_steps)
+    return jax.lax.scan(counted, first, indices)[0]
+
+
 def _until_still(
-    step, start: _State, step_sizes: Array, tolerance: Array | float
+    step, start: _State, step_sizes: Array, tolerance: Array | float, rms
 ) -> tuple[_State, Array, Array]:
     """The state that is flat or stuck, the steps taken, those accepted: int32 ()."""
     # A rejected step leaves the state as it was: the same size is rejected for ever.
@@ -123,7 +133,7 @@ def _until_still(
 
     def goes_on(carry):
         state, count, _, is_stuck = carry
-        is_steep = _rms(state.grad) > tolerance
+        is_steep = rms(state.grad) > tolerance
         return (count < step_sizes.shape[0]) & is_steep & ~is_stuck
 
     def take(carry):
@@ -135,7 +145,3 @@ def _until_still(
     first = start, jnp.int32(0), jnp.int32(0), jnp.array(False)
     state, count, num_accepted, _ = jax.lax.while_loop(goes_on, take, first)
     return state, count, num_accepted
-
-
-def _rms(array: Array) -> Array:
-    return jnp.sqrt(jnp.mean(array**2))

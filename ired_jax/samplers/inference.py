@@ -4,17 +4,19 @@ Source: arXiv 2406.11179, algorithm 2, and its released code; y_0 of the last le
 reported (the released code returns a_0 y_0, a shrink of 1.4 % at T = 10).
 """
 
+from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax import diffusion
+from ired_jax import boxes, diffusion, trees
+from ired_jax.boxes import Bounds
 from ired_jax.diffusion import Schedule
 from ired_jax.samplers import descent
-from ired_jax.types import Array, LandscapeFn
+from ired_jax.types import Array, Tree
 
 
 class SolveInfo(NamedTuple):
@@ -24,87 +26,112 @@ class SolveInfo(NamedTuple):
     energies: Array  # [T] energy at the end of each level's descent
     acceptance: Array  # [T] share of accepted steps of each level
     steps: Array  # [T] int32, descent steps taken
-    answers: Array | None  # [T, D] y_0 after each level; only with trace
+    answers: Tree | None  # y_0 after each level, each leaf [T, ...]; only with trace
 
 
 def solve(
     key: Array,
-    energy_fn: LandscapeFn,
+    energy_fn: Callable[[Tree, Array], Array],
     schedule: Schedule,
-    y_shape: tuple[int, ...],
+    y_shape: tuple[int, ...] | Tree,
     **options,
-) -> tuple[Array, SolveInfo]:
+) -> tuple[Tree, SolveInfo]:
     """Answers one x: y ~ N(0, I), then for t = T-1 .. 0 denoise and descend.
 
-        y_0 = clip(predict_start(y, grad E), +-bounds);  y = a_t y_0
-        num_steps of accepted descent within +-bounds a_t
-        y_0 = y / a_t;  y = a_(t-1) y_0
+        y_0 = clip(predict_start(y, grad E), bounds);  y = a_t y_0
+        num_steps of accepted descent within a_t bounds
+        y_0 = y / a_t;  y = a_(t-1) y_0, and with `noise` + s_(t-1) eps
+
+    Known elements of a `Box` are exact throughout: a_t times their values at level t,
+    no noise, and in y_0 the values themselves, to the bit.
 
     Args:
-      key: PRNG key of this row's start noise (key it by the row's index, so that the
-        answer does not depend on the batch).
-      energy_fn: (y [D], t ()) -> (); its `at(t)`, if any, is used for each level.
+      key: PRNG key of this row's noise (key it by the row's index, so that the answer
+        does not depend on the batch).
+      energy_fn: (y, t ()) -> (); its `at(t)`, if any, is used for each level.
       schedule: the T levels.
-      y_shape: (D,).
+      y_shape: of one floating array, or a pytree of things with .shape and .dtype.
       **options: those of `solve_from`.
 
     Returns:
-      y_0 [D], and `SolveInfo`.
+      y_0, and `SolveInfo`.
     """
-    return solve_from(jax.random.normal(key, y_shape), energy_fn, schedule, **options)
+    if isinstance(y_shape, tuple) and all(isinstance(n, Integral) for n in y_shape):
+        y_shape = jax.ShapeDtypeStruct(y_shape, jnp.result_type(float))
+    y = trees.normal(key, y_shape)
+    return solve_from(y, energy_fn, schedule, key=key, **options)
 
 
 def solve_from(
-    y: Array,
-    energy_fn: LandscapeFn,
+    y: Tree,
+    energy_fn: Callable[[Tree, Array], Array],
     schedule: Schedule,
     *,
     num_steps: int,
-    bounds: Array | float,
+    bounds: Bounds,
     double_steps: bool = False,
     tolerance: Array | float | None = None,
+    noise: bool = False,
+    key: Array | None = None,
     trace: bool = False,
-) -> tuple[Array, SolveInfo]:
-    """As `solve`, from a given y [D] at level T-1.
+) -> tuple[Tree, SolveInfo]:
+    """As `solve`, from a given y at level T-1.
 
     Args:
-      y: [D], the start.
+      y: the start, a pytree of arrays of one floating dtype.
       energy_fn, schedule: as in `solve`.
       num_steps: descent steps a level, static, at least 0.
-      bounds: half-width of the box that holds the answers.
+      bounds: of y_0, a half-width, a `Box` or None.
       double_steps: double the step from each level's second step on, as the released
         code does for continuous tasks.
-      tolerance: in units of y, root mean square over elements; a level's descent ends
-        where the denoised answer s_t grad E is no further away, and where no step can
-        move any more (0: only there). None: takes all steps.
+      tolerance: in units of y, root mean square over free elements; a level's descent
+        ends where the denoised answer s_t grad E is no further away (clean: grad E),
+        and where no step can move any more (0: only there). None: takes all steps.
+      noise: hand over y_(t-1) with fresh noise of its level.
+      key: PRNG key of that noise; level t's is folded in with t.
       trace: also return the answer after each level.
 
     Returns:
-      y_0 [D], and `SolveInfo`.
+      y_0, and `SolveInfo`.
+
+    Raises:
+      ValueError: noise without a key, num_steps < 0, or a box of another structure than
+        y. AssertionError: y is not floating, or of several dtypes.
     """
-    chex.assert_rank(y, 1)
+    if noise and key is None:
+        raise ValueError("key=None: noise at each hand-over needs a key")
+    last = schedule.num_levels - 1
+    y = boxes.hold(boxes.scale(bounds, schedule.a[last]), y)
     scale = jnp.where(jnp.arange(num_steps) > 0, 2.0, 1.0) if double_steps else 1.0
     at = getattr(energy_fn, "at", None) or (lambda t: partial(energy_fn, t=t))
 
-    def level(y0_and_y: tuple[Array, Array], t: Array):
+    def level(y0_and_y: tuple[Tree, Tree], t: Array):
         _, y = y0_and_y
         landscape, a = at(t), schedule.a[t]
         y0 = diffusion.predict_start(schedule, y, t, jax.grad(landscape)(y))
         y, info = descent.minimize(
             landscape,
-            a * jnp.clip(y0, -bounds, bounds),
+            jax.tree.map(lambda y0: a * y0, boxes.clip(bounds, y0)),
             step_size=diffusion.descent_step_size(schedule, t) * scale,
             num_steps=num_steps,
-            bounds=bounds * a,
+            bounds=boxes.scale(bounds, a),
             # s_t grad E is how far the denoised a_t y_0 is from y.
-            tolerance=None if tolerance is None else tolerance / schedule.s[t],
+            tolerance=None
+            if tolerance is None
+            else tolerance / schedule.temperature[t],
         )
-        y0 = y / a
-        following = schedule.a[jnp.maximum(t - 1, 0)] * y0
-        return (y0, following), (info, y0 if trace else None)
+        y0 = boxes.hold(bounds, jax.tree.map(lambda y: y / a, y))
+        return (y0, hand_over(y0, jnp.maximum(t - 1, 0))), (info, y0 if trace else None)
+
+    def hand_over(y0: Tree, t: Array) -> Tree:
+        if not noise:
+            return jax.tree.map(lambda y0: schedule.a[t] * y0, y0)
+        eps = trees.normal(jax.random.fold_in(key, t), y0)
+        return diffusion.q_sample(schedule, y0, t, boxes.still(bounds, eps))
 
     levels = jnp.arange(schedule.num_levels)[::-1]
-    (y0, _), (info, answers) = jax.lax.scan(level, (jnp.zeros_like(y), y), levels)
+    first = jax.tree.map(jnp.zeros_like, y), y
+    (y0, _), (info, answers) = jax.lax.scan(level, first, levels)
     return y0, SolveInfo(
         info.energy[-1], info.energy, info.acceptance, info.steps, answers
     )

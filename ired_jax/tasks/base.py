@@ -1,37 +1,125 @@
-"""What every task offers."""
+"""What every task says: its examples, what an answer is worth, and how it is found."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 
-from ired_jax.types import Array
+from ired_jax.fields import Field
+from ired_jax.types import Array, Box, Example, Tree
 
 
-class Split(NamedTuple):
-    """One distribution of examples."""
+class Source(NamedTuple):
+    """Examples: fresh draws, or a finite set whose arrays are an argument of programs.
 
-    draw: Callable[[Array], tuple[Array, Array]]  # key -> (x [Dx], y [D]), one example
-    bounds: float  # half-width of the box that holds every answer
+    Attributes:
+      draw: (data, key) -> Example, one for training, augmentation included.
+      box: x -> Box of y_0; None: all of R^D.
+      data: arrays, never a constant of a compiled program; () for fresh draws.
+      size: rows of a finite set; None: endless.
+      at: (data, index ()) -> Example, a row of a finite set as it stands.
+    """
+
+    draw: Callable[[Tree, Array], Example]
+    box: Callable[[Tree], Box] | None = None
+    data: Tree = ()
+    size: int | None = None
+    at: Callable[[Tree, Array], Example] | None = None
+
+
+class Metric(NamedTuple):
+    """A figure of one answer: (x, truth, answer) -> ()."""
+
+    of_row: Callable[[Tree, Tree, Tree], Array]
+    better: Literal["low", "high"]
+    unit: str
+
+
+class Evaluator(NamedTuple):
+    """A figure of a whole model: (energy_fn, key) -> (), energy_fn (x, y, t) -> ()."""
+
+    of_model: Callable[[Callable[[Tree, Tree, Array], Array], Array], Array]
+    better: Literal["low", "high"]
+    unit: str
+
+
+class Inference(NamedTuple):
+    """How an answer is found: the levels, and what is done at each."""
+
+    schedule: Annotated[
+        str,
+        Field(
+            "levels: noise (cosine; linear: more than 20 levels), or data alone",
+            one_of=("cosine", "linear", "clean"),
+            group="diffusion",
+        ),
+    ] = "cosine"
+    num_levels: Annotated[
+        int,
+        Field("T, landscapes from smooth to sharp", at_least=1, group="diffusion"),
+    ] = 10
+    num_steps: Annotated[int, Field("accepted descent steps a level", at_least=0)] = 5
+    double_steps: Annotated[
+        bool, Field("double the step from a level's second on (released code)")
+    ] = False
+    tolerance: Annotated[
+        float,
+        Field("a level ends at rms(s_t grad E) below it; 0: all steps", at_least=0),
+    ] = 0.0
+    noise: Annotated[bool, Field("fresh noise at each hand-over to the next level")] = (
+        False
+    )
+    restarts: Annotated[
+        int, Field("answers to each x, the lowest energy is kept", at_least=1)
+    ] = 1
+    bounds: Annotated[
+        float, Field("half-width of the answers' box; 0: the task's own", at_least=0)
+    ] = 0.0
 
 
 class Task(NamedTuple):
-    """A task: conditions x, answers y, and what an answer is worth."""
+    """A task: what is learned from what, and what an answer is worth.
 
-    train: Split  # also validation: other keys, the same law
-    ood: Split  # harder, out of distribution
-    residual: Callable[[Array, Array], Array]  # (x [Dx], y [D]) -> (), 0 when right
-    grid: tuple[int, int]  # rows and columns in which a person looks at an answer
-    solvers: Mapping[str, Callable[[Array], Array]]  # classical x [Dx] -> y [D]
+    Attributes:
+      train: what training draws from.
+      splits: what is scored, by name; the first is held out of the training law, the
+        last holds the widest box, which answers to a user's own inputs get.
+      metrics: figures of an answer, by name: logged as `split/name`.
+      primary: the logged name that the best checkpoint, early stop, tables and
+        comparisons go by, such as `val/task_mse` or an evaluator's name.
+      inference: how answers are found.
+      residual: (x, y) -> (), 0 where y is right, without the truth; for the filter.
+      corrupt: (key, x, y) -> a wrong answer; known elements stay.
+      evaluators: figures of a whole model, by logged name.
+      solvers: classical and trivial answers x -> y, for the final table.
+      fitted: of `experiments.score.baselines.FITTED`, also for the table.
+    """
+
+    train: Source
+    splits: Mapping[str, Source]
+    metrics: Mapping[str, Metric]
+    primary: str
+    inference: Inference = Inference()
+    residual: Callable[[Tree, Tree], Array] | None = None
+    corrupt: Callable[[Array, Tree, Tree], Tree] | None = None
+    evaluators: Mapping[str, Evaluator] = {}
+    solvers: Mapping[str, Callable[[Tree], Tree]] = {}
+    fitted: tuple[str, ...] = ("constant mean", "linear regression")
 
     @property
-    def x_size(self) -> int:
-        return self._sizes()[0]
+    def example(self) -> Example:
+        """Shapes and dtypes of one example."""
+        return jax.eval_shape(self.train.draw, self.train.data, jax.random.key(0))
 
-    @property
-    def y_size(self) -> int:
-        return self._sizes()[1]
 
-    def _sizes(self) -> tuple[int, int]:
-        x, y = jax.eval_shape(self.train.draw, jax.random.key(0))
-        return x.size, y.size
+def held_out(source: Source, data: Tree, key: Array, index: Array) -> Example:
+    """Row `index` of a finite set, or the draw of that number; data: `source.data`."""
+    if source.at is None:
+        return source.draw(data, jax.random.fold_in(key, index))
+    return source.at(data, index)
+
+
+def mean_squared_error(x: Tree, truth: Array, answer: Array) -> Array:
+    """mean_i (answer_i - truth_i)^2, per element: ()."""
+    del x
+    return ((answer - truth) ** 2).mean()

@@ -5,21 +5,29 @@ exceeds 1 / c: that is the task's box. Source: arXiv 2406.11179, section 5.1, an
 released code.
 """
 
+from functools import partial
+from typing import Annotated
+
 import chex
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from ired_jax.tasks.base import Split, Task
-from ired_jax.types import Array
+from ired_jax.fields import Field, Part
+from ired_jax.tasks.base import Inference, Metric, Source, Task, mean_squared_error
+from ired_jax.types import Array, Box, Example
 
 SHIFT = 0.5
 SHIFT_HARDER = 0.1
 NEWTON_STEPS = (15, 20)
 
 
-def make_inverse(n: int) -> Task:
-    """Makes the task for n x n matrices, D = n^2.
+def make_inverse(
+    *,
+    n: Annotated[int, Field("matrices are n x n", at_least=1)] = 20,
+    inference: Annotated[Inference, Part(Inference, "eval")] = Inference(),
+) -> Task:
+    """Makes the task for n x n matrices: x [n^2], y [n^2], float32.
 
     Raises:
       ValueError: n < 1.
@@ -27,26 +35,34 @@ def make_inverse(n: int) -> Task:
     if n < 1:
         raise ValueError(f"n={n}: must be at least 1")
 
-    def split(shift: float) -> Split:
-        return Split(lambda key: draw(key, n=n, shift=shift), bounds=1 / shift)
+    def source(shift: float) -> Source:
+        def draw_one(data, key: Array) -> Example:
+            del data
+            return draw(key, n=n, shift=shift)
 
+        return Source(draw_one, box=lambda x: Box(-1 / shift, 1 / shift))
+
+    train = source(SHIFT)
     return Task(
-        train=split(SHIFT),
-        ood=split(SHIFT_HARDER),
+        train=train,
+        splits={"val": train, "ood": source(SHIFT_HARDER)},
+        metrics={"task_mse": Metric(mean_squared_error, "low", "per element")},
+        primary="val/task_mse",
+        inference=inference,
         residual=residual,
-        grid=(n, n),
+        corrupt=corrupt,
         solvers={
-            f"Newton-Schulz, {steps} steps": _newton_schulz_solver(steps)
+            f"Newton-Schulz, {steps} steps": partial(newton_schulz, num_steps=steps)
             for steps in NEWTON_STEPS
         },
     )
 
 
-def draw(key: Array, *, n: int, shift: float) -> tuple[Array, Array]:
+def draw(key: Array, *, n: int, shift: float) -> Example:
     """One example: x [n^2] and y [n^2], float32."""
     m = jax.random.uniform(key, (n, n), minval=-1.0, maxval=1.0)
     a = 2 * m @ m.T + shift * jnp.eye(n)
-    return a.reshape(-1), _inverse(a).reshape(-1)
+    return Example(a.reshape(-1), _inverse(a).reshape(-1))
 
 
 # Not by LAPACK, which takes one matrix after the other, and of which two calls in one
@@ -82,6 +98,18 @@ def residual(x: Array, y: Array) -> Array:
     return jnp.linalg.norm(a @ inverse - jnp.eye(a.shape[0]))
 
 
+def corrupt(key: Array, x: Array, y: Array) -> Array:
+    """An answer with about a quarter of its elements, one at least, drawn anew: [n^2].
+
+    New elements are uniform on +-max|y|, so that no size gives them away.
+    """
+    del x
+    key_mask, key_value = jax.random.split(key)
+    score, limit = jax.random.uniform(key_mask, y.shape), jnp.max(jnp.abs(y))
+    drawn = jax.random.uniform(key_value, y.shape, minval=-limit, maxval=limit)
+    return jnp.where((score < 0.25) | (score == jnp.min(score)), drawn, y)
+
+
 def newton_schulz(x: Array, *, num_steps: int) -> Array:
     """Y <- Y (2 I - A Y) from A^T / (|A|_1 |A|_inf): x [n^2] -> [n^2].
 
@@ -96,10 +124,6 @@ def newton_schulz(x: Array, *, num_steps: int) -> Array:
         return y @ (2 * identity - a @ y), None
 
     return jax.lax.scan(step, start, length=num_steps)[0].reshape(-1)
-
-
-def _newton_schulz_solver(num_steps: int):
-    return lambda x: newton_schulz(x, num_steps=num_steps)
 
 
 def _as_matrices(x: Array, y: Array) -> tuple[Array, Array]:

@@ -1,0 +1,217 @@
+"""The small parts of a run that no library module makes: optimizer, periods, blocks."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, NamedTuple
+
+import optax
+
+from experiments.views.base import view_of
+from ired_jax import blocks, diffusion, tasks, trees
+from ired_jax.energies.spectral import normalise
+from ired_jax.fields import Field, Names, Package
+from ired_jax.tasks.base import Task
+from ired_jax.types import Energy, Example
+
+TASK = Field("a module of ired_jax/tasks, or one's own", group="task", name="name")
+NETWORK = Field(
+    "a module of ired_jax/energies, or one's own", group="energy", name="name"
+)
+OBJECTIVES = Field(
+    "what is lowered, modules of ired_jax/objectives or one's own",
+    group="",
+    name="objectives",
+    other=("denoising", "contrast"),
+)
+
+
+class Evaluation(NamedTuple):
+    """On how many rows answers are scored."""
+
+    num_examples: Annotated[
+        int, Field("held-out rows of the final figures", at_least=2, on_resume=True)
+    ] = 20_000
+    num_examples_running: Annotated[
+        int, Field("of those, during training", at_least=2, on_resume=True)
+    ] = 2_048
+    batch_size: Annotated[
+        int, Field("any; the result does not depend on it", at_least=1, on_resume=True)
+    ] = 2_048
+
+
+class Periods(NamedTuple):
+    """The length of a run and what happens when, in steps."""
+
+    num_steps: int
+    steps_per_dispatch: int
+    log_every: int
+    eval_every: int
+    patience: int
+
+
+class Data(Mapping):
+    """The readers of finite data sets: `load_data` of a task's view, if it has one."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(Package(tasks))
+
+    def __len__(self) -> int:
+        return len(Package(tasks))
+
+    def __getitem__(self, name: str) -> Callable | None:
+        """None: the task draws its data.
+
+        Raises:
+          KeyError: there is no such task.
+        """
+        Package(tasks)[name]
+        return view_of(name).load_data
+
+
+def known_of_task(task: Task) -> Names:
+    """What makers may ask for by name, of a task's own making."""
+    example, inference = task.example, task.inference
+    schedule = diffusion.make_schedule(inference.schedule, inference.num_levels)
+    y_size = trees.size(example.y)
+    return Names(
+        example=example,
+        x_size=trees.size(example.x),
+        y_size=y_size,
+        num_elements=y_size,
+        schedule=schedule,
+        num_levels=schedule.num_levels,
+        inference=inference,
+        source=task.train,
+        box=task.train.box,
+        residual=task.residual,
+        corrupt=task.corrupt,
+    )
+
+
+def make_energy(
+    network: Energy,
+    *,
+    spectral_norm: Annotated[
+        bool, Field("every weight matrix over its largest singular value")
+    ] = False,
+) -> Energy:
+    """The energy that is trained."""
+    return normalise(network) if spectral_norm else network
+
+
+def make_block_rows(
+    energy: Energy,
+    example: Example,
+    *,
+    block_rows: Annotated[
+        int,
+        Field(
+            "rows at once of losses and chains; 0: a CPU's cache, or all",
+            at_least=0,
+            other=3,
+        ),
+    ] = 0,
+) -> int | None:
+    """The most rows whose energies are computed at once; None: all."""
+    return block_rows or blocks.rows_at_once(energy, example)
+
+
+def make_periods(
+    *,
+    num_steps: Annotated[
+        int, Field("length of the run", at_least=1, other=1_000)
+    ] = 100_000,
+    steps_per_dispatch: Annotated[
+        int, Field("scanned in one call; divides the other three", at_least=1, other=1)
+    ] = 10,
+    log_every: Annotated[
+        int,
+        Field(
+            "steps between lines of metrics.jsonl",
+            at_least=1,
+            on_resume=True,
+            other=1_000,
+        ),
+    ] = 500,
+    eval_every: Annotated[
+        int,
+        Field(
+            "steps between evaluations, each saves a checkpoint",
+            at_least=1,
+            on_resume=True,
+            other=1_000,
+        ),
+    ] = 5_000,
+    patience: Annotated[
+        int,
+        Field(
+            "evaluations without a better task.primary to stop; 0: never",
+            at_least=0,
+            on_resume=True,
+        ),
+    ] = 0,
+) -> Periods:
+    """The length and the rhythm of a run.
+
+    Raises:
+      ValueError: a period that is not a multiple of steps_per_dispatch.
+    """
+    periods = {"num_steps": num_steps, "log_every": log_every, "eval_every": eval_every}
+    for name, value in periods.items():
+        if value % steps_per_dispatch:
+            raise ValueError(
+                f"train.{name}={value}: must be a multiple of"
+                f" train.steps_per_dispatch={steps_per_dispatch}"
+            )
+    return Periods(num_steps, steps_per_dispatch, log_every, eval_every, patience)
+
+
+def first_step_maker(names: tuple[str, ...]) -> Callable[..., int]:
+    """Other objectives beside denoising may begin later than it."""
+    return make_first_step if "denoising" in names and len(names) > 1 else start_at_once
+
+
+def make_first_step(
+    periods: Periods,
+    *,
+    denoise_share: Annotated[
+        float, Field("of the run with denoising alone, first", at_least=0, below=1)
+    ] = 0.0,
+) -> int:
+    """The step at which the other objectives begin: a whole number of dispatches."""
+    dispatch = periods.steps_per_dispatch
+    return round(denoise_share * periods.num_steps / dispatch) * dispatch
+
+
+def start_at_once() -> int:
+    """All objectives from the first step on."""
+    return 0
+
+
+def make_optimizer(
+    periods: Periods,
+    *,
+    learning_rate: Annotated[float, Field("of Adam, at its maximum", above=0)] = 3e-3,
+    lr_schedule: Annotated[
+        str, Field("cosine: to 0 at the end of the run", one_of=("constant", "cosine"))
+    ] = "cosine",
+    lr_warmup: Annotated[
+        int, Field("steps over which the rate grows from 0", at_least=0)
+    ] = 100,
+    beta1: Annotated[
+        float, Field("of Adam; 0 for Langevin runs", at_least=0, below=1)
+    ] = 0.9,
+    beta2: Annotated[
+        float, Field("of Adam; .999 for Langevin runs", at_least=0, below=1)
+    ] = 0.99,
+    grad_clip: Annotated[float, Field("of the global norm", above=0)] = 1.0,
+) -> optax.GradientTransformation:
+    """Adam on clipped gradients."""
+    rate, warmup = learning_rate, lr_warmup
+    if lr_schedule == "cosine":
+        after = optax.cosine_decay_schedule(rate, max(periods.num_steps - warmup, 1))
+    else:
+        after = optax.constant_schedule(rate)
+    grow = optax.linear_schedule(0.0, rate, warmup)
+    rate = optax.join_schedules([grow, after], [warmup]) if warmup else after
+    clip = optax.clip_by_global_norm(grad_clip)
+    return optax.chain(clip, optax.adam(rate, b1=beta1, b2=beta2))

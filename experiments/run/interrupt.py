@@ -1,0 +1,30 @@
+"""Signals that ask a run to end."""
+
+import signal
+from collections.abc import Callable
+
+
+class Interrupt:
+    """Turns SIGTERM and SIGINT into a flag, looked at between dispatches.
+
+    A second Ctrl-C does not wait: KeyboardInterrupt.
+    """
+
+    def __init__(self):
+        self.is_set = False
+        self._previous: dict[int, Callable] = {}
+
+    def __enter__(self) -> "Interrupt":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._set)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _set(self, number, frame) -> None:
+        del frame
+        if self.is_set and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.is_set = True

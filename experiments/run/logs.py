@@ -1,0 +1,131 @@
+"""What a run says: metrics.jsonl, TensorBoard scalars, lines and a progress bar."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import rich
+import rich.progress
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from tensorboardX import SummaryWriter
+
+from experiments.errors import UserError
+from experiments.run.files import write_bytes
+from experiments.run.schema import EXTREMES, Schema
+
+T = TypeVar("T")
+
+
+def read_rows(workdir: Path) -> list[dict[str, float]]:
+    """The whole lines of metrics.jsonl; a last line that was cut off is left out."""
+    path = Path(workdir) / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Logs:
+    """One line a log step in metrics.jsonl, on TensorBoard and on the screen.
+
+    Opened at `step`, it forgets what an interrupted run logged after it, so that each
+    step stands there once. Extremes (`<name>/min`, `<name>/max`) are in metrics.jsonl
+    only.
+    """
+
+    def __init__(self, workdir: Path, schema: Schema, *, step: int, num_steps: int):
+        self.directory, self._schema = Path(workdir), schema
+        self._path = Path(workdir) / "metrics.jsonl"
+        self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
+        kept = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_bytes(self._path, kept.encode())
+        self._board = SummaryWriter(
+            str(Path(workdir) / "tensorboard"), purge_step=step + 1
+        )
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.1f} steps/s, left"),
+            TimeRemainingColumn(),
+            transient=True,
+        )
+        self._bar = self._progress.add_task(
+            "training", total=num_steps, completed=step, rate=0.0
+        )
+        self._lines = 0
+
+    def __enter__(self) -> "Logs":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+        self._board.close()
+
+    def advance(self, step: int, rate: float, forecast: str | None = None) -> None:
+        """Moves the bar; `rate` in steps a second.
+
+        A `forecast` is printed where nobody watches the bar.
+        """
+        self._progress.update(self._bar, completed=step, rate=rate)
+        if forecast and not self._progress.console.is_terminal:
+            self._progress.console.print(forecast, highlight=False)
+
+    def write(self, metrics: Mapping[str, float]) -> None:
+        """Writes one row; `metrics` has `step` and any names of the schema."""
+        self._schema.check(metrics)
+        row = {name: float(value) for name, value in metrics.items()}
+        row["step"] = int(row["step"])
+        self.rows.append(row)
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{self._path} could not be written: {error.strerror}"
+            ) from error
+        for name, value in row.items():
+            if name != "step" and name.rpartition("/")[2] not in EXTREMES:
+                self._board.add_scalar(name, value, row["step"])
+        self._print(row)
+
+    def _print(self, row: Mapping[str, float]) -> None:
+        cells = [("step", f"{row['step']:>8}")]
+        for name in self._schema.columns:
+            width = max(len(_title(name)) + 2, 10)
+            value = f"{row[name]:.3g}" if name in row else ""
+            cells.append((_title(name), f"{value:>{width}}"))
+        show = self._progress.console.print
+        if self._lines % 20 == 0:
+            header = "".join(f"{title:>{len(cell)}}" for title, cell in cells)
+            show(header, style="bold", soft_wrap=True)
+        line = "".join(cell for _, cell in cells)
+        show(line.rstrip(), highlight=False, soft_wrap=True)
+        self._lines += 1
+
+
+def _title(name: str) -> str:
+    """`loss` of `train/loss`: other splits are named."""
+    return name.removeprefix("train/")
+
+
+def track(items: Iterable[T], title: str) -> Iterable[T]:
+    """The items, with a progress bar where a person looks at the screen."""
+    is_watched = rich.get_console().is_terminal
+    return rich.progress.track(items, title, transient=True, disable=not is_watched)
+
+
+def say(text: str) -> None:
+    """One line for the person at the screen."""
+    rich.print(text)

@@ -1,0 +1,138 @@
+"""The training loop: dispatch, log, evaluate, save; then the final figures."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.build import Experiment, build
+from experiments.errors import UserError
+from experiments.run import summary, workdir
+from experiments.run.checkpoint import Checkpoints, abstract
+from experiments.run.interrupt import Interrupt
+from experiments.run.logs import Logs, say
+from experiments.run.meter import Meter
+from experiments.run.report import report
+from experiments.run.schema import schema_of
+from experiments.run.summary import Spikes
+from experiments.score import records
+from experiments.score.scorer import Scorer, score_seeds
+from experiments.startup import startup_text
+from ired_jax.tasks.base import Task
+from ired_jax.training import TrainState
+
+
+def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
+    """Trains, or goes on training, in a run directory, and leaves its final figures.
+
+    Returns:
+      The last state.
+
+    Raises:
+      UserError: bad config, a directory of another config, a damaged checkpoint, a full
+        disk, a loss or norm that is not finite, a signal.
+    """
+    experiment = build(config)
+    workdir.claim(directory, config)
+    say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
+    with (
+        Checkpoints(directory, experiment.task) as checkpoints,
+        Interrupt() as interrupt,
+    ):
+        state = experiment.init_state()
+        restored = checkpoints.restore(abstract(state))
+        if restored is not None:
+            state = restored
+            say(f"resuming from step {step_of(state)}")
+        scorer, length = Scorer(experiment), experiment.periods.num_steps
+        schema, step = schema_of(experiment), step_of(state)
+        with Logs(directory, schema, step=step, num_steps=length) as logs:
+            state = _train(experiment, state, scorer, checkpoints, logs, interrupt)
+            checkpoints.wait()
+            if interrupt.is_set:
+                raise UserError(
+                    f"interrupted at step {step_of(state)}, saved;"
+                    " the same command resumes"
+                )
+            report(experiment, scorer, state, logs, directory)
+    return state
+
+
+def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainState:
+    """Steps until the end, an interrupt, or an early stop."""
+    periods, phases = experiment.periods, range(len(experiment.phases))
+    dispatches = [experiment.dispatch(phase) for phase in phases]
+    data = jax.device_put(experiment.train_data)  # once, not at each dispatch
+    step, pending = step_of(state), []
+    meter, spikes = Meter(), Spikes(logs.directory)
+    while step < periods.num_steps and not interrupt.is_set:
+        if _should_stop_early(experiment.task, logs.rows, periods.patience):
+            break
+        phase = experiment.phase_at(step)
+        state, metrics = dispatches[phase](state, data)
+        step += periods.steps_per_dispatch
+        pending.append(metrics)
+        # One dispatch is computed and one waits: more would delay an interrupt.
+        jax.block_until_ready(pending[-2:-1])
+        is_last = step >= periods.num_steps
+        is_eval = step % periods.eval_every == 0 or is_last
+        is_new = experiment.phase_at(step) != phase
+        if step % periods.log_every == 0 or is_eval or is_new:
+            row, count = _row(pending, step, spikes), summary.length(pending)
+            row |= {"step": step, "steps_per_second": meter.rate(count)}
+            pending = []
+            if is_eval:
+                row |= _evaluated(experiment, scorer, state, step)
+            # Line first, checkpoint second: a resumed run forgets lines that are later
+            # than its checkpoint, but could not make up for one that is missing.
+            logs.write(row)
+            if is_eval:
+                checkpoints.save(state, row)
+                meter.restart()
+        logs.advance(step, meter.last, meter.forecast(step, periods.num_steps))
+    if interrupt.is_set:
+        _row(pending, step, spikes)
+        checkpoints.save(state, None)
+    return state
+
+
+def _row(pending: list, step: int, spikes: Spikes) -> dict[str, float]:
+    """What the steps since the last line say together, and their spikes on disk."""
+    if not pending:
+        return {}
+    columns, first = summary.fetch(pending), step - summary.length(pending)
+    spikes.look(columns, first_step=first)
+    return summary.summarize(columns, first_step=first)
+
+
+def _evaluated(
+    experiment: Experiment, scorer: Scorer, state: TrainState, step: int
+) -> dict[str, float]:
+    """The scores at a state, the mean over seeds."""
+    params, num_examples = (
+        state.ema_params.energy,
+        scorer.evaluation.num_examples_running,
+    )
+    scores = score_seeds(scorer, experiment, params, step, num_examples)
+    row = records.mean_over_seeds(scores)
+    bad = sorted(name for name, value in row.items() if not np.isfinite(value))
+    if bad:
+        raise UserError(
+            f"step {step}: {', '.join(bad)} not finite; the last good checkpoint stays"
+        )
+    return row
+
+
+def step_of(state: TrainState) -> int:
+    """Finished steps, the same for all seeds."""
+    return int(np.max(state.step))
+
+
+def _should_stop_early(task: Task, rows: list[dict], patience: int) -> bool:
+    """No better primary metric in the last `patience` evaluations."""
+    scored = [row for row in rows if task.primary in row]
+    if not patience or len(scored) <= patience:
+        return False
+    best = records.best_row(task, scored)
+    return best is None or all(row is not best for row in scored[-patience:])

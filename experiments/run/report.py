@@ -1,0 +1,56 @@
+"""What a finished run leaves: the final figures, the table, pictures."""
+
+from pathlib import Path
+
+import jax
+
+from experiments import figures
+from experiments.build import Experiment
+from experiments.run import workdir
+from experiments.run.files import write_json
+from experiments.run.logs import Logs, say
+from experiments.score import baselines, records
+from experiments.score.scorer import Scorer, score_seeds
+from ired_jax.training import TrainState
+
+
+def report(
+    experiment: Experiment,
+    scorer: Scorer,
+    state: TrainState,
+    logs: Logs,
+    directory: Path,
+) -> None:
+    """Final figures on all held-out draws, the table, result.json and pictures."""
+    task, num_examples = experiment.task, scorer.evaluation.num_examples
+    step, params = int(state.step.max()), state.ema_params.energy
+    scores = score_seeds(scorer, experiment, params, step, num_examples)
+    of_seeds = dict(zip(map(str, experiment.seeds), scores, strict=True))
+    result = records.result(task, of_seeds, logs.rows)
+    result["metrics"] = _last_of_training(experiment, logs) | result["metrics"]
+    others = baselines.score(task, scorer, num_examples)
+    for table in baselines.final_tables(task, result["metrics"], others):
+        say(table)
+    in_tables = {f"{split}/{m}" for split in task.splits for m in task.metrics}
+    in_tables |= {*task.evaluators}
+    for name in records.kinds(task):
+        if name in result["metrics"] and name not in in_tables:
+            say(f"{name:>24} {result['metrics'][name]:.6g}")
+    first = experiment.of_seed(params, 0)
+    figures.write_all(experiment, scorer, first, logs.rows, directory)
+    shapes = [[num_examples, *y.shape] for y in jax.tree.leaves(task.example.y)]
+    result |= {
+        "step": step,
+        "num_examples": num_examples,
+        "answer_shape": shapes[0] if len(shapes) == 1 else shapes,
+        "baselines": others,
+        **workdir.provenance(),
+    }
+    write_json(directory / "result.json", result)
+
+
+def _last_of_training(experiment: Experiment, logs: Logs) -> dict[str, float]:
+    """What the objectives last reported of training."""
+    names = [n for o in experiment.objectives.values() for n in o.metrics]
+    last = logs.rows[-1]
+    return {n: last[n] for n in names if n.startswith("train/") and n in last}

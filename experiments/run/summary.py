@@ -1,0 +1,126 @@
+"""The metrics of the steps since the last line: means, extremes, and spikes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.errors import UserError
+from experiments.run.files import write_json
+from experiments.run.schema import must_be_finite
+
+Columns = dict[str, np.ndarray]  # of each metric [steps, seeds]
+RING = 100  # steps that a spike is seen among
+LEAST = 20  # steps without which nothing is a jump
+JUMP = 1000.0  # times the median of the steps before
+MOST_FILES = 5  # a run
+
+
+def length(pending: Sequence[Mapping[str, Any]]) -> int:
+    """Steps of the dispatches whose metrics have not been fetched."""
+    return sum(len(metrics["train/loss"]) for metrics in pending)
+
+
+def fetch(pending: Sequence[Mapping[str, Any]]) -> Columns:
+    """The metrics of dispatches, each [steps] or [steps, seeds], on the host."""
+    fetched = jax.device_get(list(pending))
+    columns = {name: np.concatenate([m[name] for m in fetched]) for name in fetched[0]}
+    return {name: v if v.ndim > 1 else v[:, None] for name, v in columns.items()}
+
+
+def summarize(columns: Columns, *, first_step: int) -> dict[str, float]:
+    """Means over steps and seeds, and `/min` and `/max`; NaN values are left out.
+
+    Args:
+      columns: of the steps after `first_step`.
+      first_step: finished steps before them.
+
+    Raises:
+      UserError: a metric is not finite; names the first step and the metrics.
+    """
+    refuse_not_finite(columns, first_step=first_step)
+    row = {}
+    for name, values in columns.items():
+        seen = values[np.isfinite(values)]
+        if seen.size:
+            row[name] = float(np.mean(seen))
+            row |= {f"{name}/min": float(seen.min()), f"{name}/max": float(seen.max())}
+    return row
+
+
+def refuse_not_finite(columns: Columns, *, first_step: int) -> None:
+    """Raises the UserError of `summarize`."""
+    is_bad = {
+        name: (~np.isfinite(v) if must_be_finite(name) else np.isinf(v)).any(axis=1)
+        for name, v in columns.items()
+    }
+    if any(bad.any() for bad in is_bad.values()):
+        first = min(int(np.argmax(bad)) for bad in is_bad.values() if bad.any())
+        names = sorted(name for name, bad in is_bad.items() if bad[first])
+        raise UserError(
+            f"step {first_step + first + 1}: {', '.join(names)} not finite; the last"
+            " good checkpoint stays (try a lower train.learning_rate or loss.weight)"
+        )
+
+
+class Spikes:
+    """Keeps the last raw steps, and writes them where a loss or norm leaves its range.
+
+    `<run>/spikes/step<N>.json` holds up to `RING` steps, N the last of them: there a
+    loss or norm is not finite, or `JUMP` times the median of the steps before the line.
+    The next file is of a step that shares none with it.
+    """
+
+    def __init__(self, directory: Path):
+        self._directory = Path(directory) / "spikes"
+        self._ring: Columns = {}
+        self._quiet_until = 0
+
+    def look(self, columns: Columns, *, first_step: int) -> None:
+        """Takes the steps after `first_step`, which follow those of the last call."""
+        held = len(self._ring.get("train/loss", ()))
+        joined = {
+            name: np.concatenate([self._ring.get(name, _nothing(held, values)), values])
+            for name, values in columns.items()
+        }
+        leaps = {n: self._leaps(n, v) for n, v in columns.items() if must_be_finite(n)}
+        for index in np.flatnonzero(np.any([*leaps.values()], axis=0)):
+            step, end = first_step + int(index) + 1, held + index + 1
+            if step > self._quiet_until:
+                self._quiet_until = step + RING
+                window = {n: v[max(end - RING, 0) : end] for n, v in joined.items()}
+                self._write(step, [n for n in leaps if leaps[n][index]], window)
+        self._ring = {name: values[-RING:] for name, values in joined.items()}
+
+    def _leaps(self, name: str, values: np.ndarray) -> np.ndarray:
+        """[steps] bool."""
+        before = self._ring.get(name, values)
+        before = before if len(before) >= LEAST else values
+        usual = np.median(np.abs(before), axis=0) if len(before) >= LEAST else np.inf
+        is_jump = np.abs(values) > JUMP * np.where(usual > 0, usual, np.inf)
+        return (~np.isfinite(values) | is_jump).any(axis=1)
+
+    def _write(self, step: int, names: list[str], window: Columns) -> None:
+        self._directory.mkdir(exist_ok=True)
+        if len(list(self._directory.glob("step*.json"))) >= MOST_FILES:
+            return
+        write_json(
+            self._directory / f"step{step}.json",
+            {
+                "step": step,
+                "leaps": names,
+                "steps": [*range(step + 1 - len(window["train/loss"]), step + 1)],
+                "metrics": {name: _plain(v) for name, v in window.items()},
+            },
+        )
+
+
+def _nothing(count: int, like: np.ndarray) -> np.ndarray:
+    return np.full((count, *like.shape[1:]), np.nan)
+
+
+def _plain(values: np.ndarray) -> list:
+    """[steps] of one seed, [steps][seeds] of several."""
+    return (values[:, 0] if values.shape[1] == 1 else values).tolist()

@@ -1,0 +1,104 @@
+"""The run directory: whose it is, and what its config was."""
+
+import importlib.metadata
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.build import resolve
+from experiments.configuration import free_fields
+from experiments.errors import UserError
+from experiments.fields import flatten, nest
+from experiments.run.files import write_json
+
+FORMAT = 2  # of config.json: its fields are those of the parts that it chose
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Makes the run directory, or checks that it belongs to this config.
+
+    Raises:
+      UserError: it belongs to another config (the fields are named), or is not a run
+        directory, or cannot be made.
+    """
+    path, now = workdir / "config.json", resolve(config)
+    if path.exists():
+        stored, free = flatten(read_config(workdir)), free_fields(now)
+        differing = [
+            f"{name} is {stored.get(name)!r} there and {now.get(name)!r} here"
+            for name in sorted({*stored, *now} - free)
+            if stored.get(name) != now.get(name)
+        ]
+        if differing:
+            raise UserError(
+                f"{workdir} belongs to another config: {'; '.join(differing)}"
+                " (choose another --workdir)"
+            )
+    elif workdir.exists() and (not workdir.is_dir() or _holds_files(workdir)):
+        raise UserError(f"{workdir}: is not empty and holds no config.json of a run")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be made: {error.strerror}") from error
+    content = {"format": FORMAT, "config": nest(now).to_dict(), **provenance()}
+    write_json(path, content)
+
+
+def _holds_files(workdir: Path) -> bool:
+    """Whether there is more than what a start that was killed at once left."""
+    return any(path.name != "config.json.tmp" for path in workdir.iterdir())
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """Every field of the config of a run directory.
+
+    Raises:
+      UserError: there is none, or it is of an earlier format, or does not fit the
+        fields of this version.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise UserError(f"{workdir}: is not a run directory, it has no config.json")
+    try:
+        content = json.loads(path.read_text())
+        version, values = content.get("format"), flatten(content["config"])
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: is damaged ({error})") from error
+    if version != FORMAT:
+        raise UserError(
+            f"{path}: is of format {version or 1}, must be {FORMAT}: an earlier version"
+            f" wrote it, at commit {content.get('commit')}, and can read it"
+        )
+    try:
+        return nest(resolve(values))
+    except UserError as error:
+        raise UserError(f"{path}: does not fit this version, {error}") from error
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and commit, for the record."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"versions": versions, "commit": commit()}
+
+
+def commit() -> str | None:
+    """The commit of the code that runs, with `+` if it was changed since."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        git = ["git", "-C", str(root), "describe", "--always", "--dirty=+"]
+        done = subprocess.run(git, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _update(config: ConfigDict, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _update(config[name], value)
+        else:
+            config[name] = tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,104 @@
+"""What a run says before its first step, on one screen of 24 lines of 80 columns."""
+
+import textwrap
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from experiments import fields
+from experiments.build import Experiment, make_experiment, resolve
+from experiments.configuration import show
+
+WIDTH = 80
+INDENT = 12
+MOST = {"choices": 4, "differs": 7}  # lines; of every other paragraph 2
+
+
+def startup_text(experiment: Experiment, config: ConfigDict) -> str:
+    """Choices, what differs from the defaults, device, sizes, effective values."""
+    values = resolve(config)
+    specs = fields.schema(make_experiment, values)
+    choices = {k: v for k, v in values.items() if specs[k].part is not None}
+    changed = fields.differing(make_experiment, values)
+    others = {k: v for k, v in changed.items() if k not in choices}
+    lines = {
+        "choices": _pairs(choices),
+        "differs": _pairs(others) or "nothing, all fields have their defaults",
+        "device": _device(),
+        "parameters": _parameters(experiment),
+        "rows": _rows(experiment),
+        "steps": _periods(experiment),
+        "levels": _levels(experiment),
+        **_chain(experiment),
+    }
+    return "\n".join(_paragraph(name, text) for name, text in lines.items())
+
+
+def _pairs(values: fields.Values) -> str:
+    return " ".join(f"{name}={show(value)}" for name, value in values.items())
+
+
+def _device() -> str:
+    device = jax.local_devices()[0]
+    return f"{jax.local_device_count()} {device.device_kind}, jax {jax.__version__}"
+
+
+def _parameters(experiment: Experiment) -> str:
+    params = jax.eval_shape(experiment.energy.init, jax.random.key(0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    seeds = experiment.seeds
+    text = f"{count:,} of the energy"
+    return text + (f", seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else "")
+
+
+def _rows(experiment: Experiment) -> str:
+    text = f"{experiment.batch_size} a step"
+    spec = experiment.contrast
+    if spec is not None:
+        text += f", {spec.num_rows} of negatives"
+    blocks = experiment.block_rows
+    return text + (", all at once" if blocks is None else f", {blocks} at once")
+
+
+def _periods(experiment: Experiment) -> str:
+    periods = experiment.periods
+    text = f"{periods.num_steps:,}, {periods.steps_per_dispatch} a dispatch"
+    text += f", log every {periods.log_every:,}, evaluate every {periods.eval_every:,}"
+    for first, names in experiment.phases[1:]:
+        text += f", from {first:,} on {' + '.join(names)}"
+    return text
+
+
+def _levels(experiment: Experiment) -> str:
+    """T, and where negatives are."""
+    num_levels, spec = experiment.schedule.num_levels, experiment.contrast
+    text = f"{num_levels}, answers take {experiment.inference.num_steps} steps at each"
+    if spec is None:
+        return text
+    return f"{text}; negatives at {spec.levels[0]} to {spec.levels[1]}"
+
+
+def _chain(experiment: Experiment) -> dict[str, str]:
+    """Steps of the chain or descent at the levels of the negative phase."""
+    spec = experiment.contrast
+    if spec is None or spec.strategy.step_size is None:
+        return {}
+    low, high = spec.levels
+    steps = jax.vmap(spec.strategy.step_size)(jnp.arange(low, high + 1))
+    return {"chain step": " ".join(f"{step:.2g}" for step in steps)}
+
+
+def _paragraph(name: str, text: str) -> str:
+    """The text beside its name, cut where it would take too many lines."""
+    lines = textwrap.wrap(
+        text,
+        WIDTH - INDENT,
+        max_lines=MOST.get(name, 2),
+        placeholder=" ..",
+        break_on_hyphens=False,
+    )
+    names = [name, *[""] * (len(lines) - 1)]
+    return "\n".join(
+        f"{name:<{INDENT}}{line}" for name, line in zip(names, lines, strict=True)
+    )

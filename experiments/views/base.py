@@ -1,0 +1,71 @@
+"""The host side of a task: a module of functions, most of them optional.
+
+It is `experiments/views/<task>.py`; for a task that is a module of one's own, that
+module. Inputs are what `read` gives, one by one; x and y are trees of NumPy arrays as
+the task has them.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.errors import UserError
+
+
+class View(NamedTuple):
+    """Attributes are named as the module's functions.
+
+    Attributes:
+      load_data: () -> the arrays of a finite set, with declared fields.
+      read: path -> inputs; raises UserError in one sentence.
+      check: inputs -> what is wrong with each, None if it can be solved.
+      warn: inputs -> a sentence for each that is unlike the training, else None.
+      sizes: inputs -> the config's fields of a task for them, {"task.n": 5}.
+      to_x: input -> x.
+      write: (path, answers): trees like y, leaves [N, ...], NaN where there is none.
+      describe: (x, y) -> {column: value}, for table and .csv.
+      to_answer: y -> the answer as a person holds it.
+      draw: (axes, x, truth, y), one example.
+      draw_model: (two axes, the task's fields, energy_fn (x, y, t)), a landscape whole.
+      diagnostics: y, leaves [N, ...] -> {name: [N]}, figures of answers alone.
+    """
+
+    load_data: Callable[..., Any] | None = None
+    read: Callable[[str], Sequence[Any]] | None = None
+    check: Callable[[Sequence[Any]], list[str | None]] = lambda rows: [None] * len(rows)
+    warn: Callable[[Sequence[Any]], list[str | None]] = lambda rows: [None] * len(rows)
+    sizes: Callable[[Sequence[Any]], Mapping[str, Any]] = lambda inputs: {}
+    to_x: Callable[[Any], Any] = np.asarray
+    write: Callable[[Path, Any], None] | None = None
+    describe: Callable[[Any, Any], dict[str, Any]] = lambda x, y: {}
+    to_answer: Callable[[Any], Any] = lambda y: y
+    draw: Callable[..., None] | None = None
+    draw_model: Callable[..., None] | None = None
+    diagnostics: Callable[[Any], dict[str, np.ndarray]] | None = None
+
+    def needs(self, *names: str) -> "View":
+        """Itself; raises UserError if the module has none of these functions."""
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            raise UserError(f"task.name: its view has no {' and no '.join(missing)}")
+        return self
+
+
+def view_of(task: str) -> View:
+    """The view of the task of that name; without a module, all is left out."""
+    for name in (f"experiments.views.{task}", task):
+        if _exists(name):
+            module = vars(importlib.import_module(name))
+            return View(**{n: module[n] for n in View._fields if n in module})
+    return View()
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # of a dotted name whose package is none
+        return False

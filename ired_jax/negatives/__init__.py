@@ -1,0 +1,1 @@
+"""Where negatives come from, one strategy a file, and which of them are dropped."""

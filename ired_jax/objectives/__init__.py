@@ -1,0 +1,1 @@
+"""Objectives: what a train step lowers, one a file."""

@@ -1,0 +1,79 @@
+"""What every objective offers; the train step adds up those that it is given."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from ired_jax.types import Array, Example, Params, Stream, Tree
+
+Metrics = dict[str, Array]  # name -> () float32
+
+
+class Parameters(NamedTuple):
+    """All that the optimizer moves."""
+
+    energy: Params
+    own: dict[str, Params]  # by objective: log Z, a sampler, a head; mostly ()
+
+
+class Context(NamedTuple):
+    """What an objective knows of the step that it is in."""
+
+    step: Array  # () int32, finished steps
+    progress: Array  # () share of the run done
+    key: Callable[[Stream], Array]  # the step's random streams
+    params: Parameters  # held: no gradient flows to them from `prepare`
+    ema_params: Parameters
+
+
+class InitFn(Protocol):
+    """(key, example) -> (parameters of its own, memory that it keeps)."""
+
+    def __call__(self, key: Array, example: Example) -> tuple[Params, Tree]: ...
+
+
+class PrepareFn(Protocol):
+    """The rows of a loss, all of them constants, and the memory after this step.
+
+    `batch` holds the step's examples, each leaf [B, ...].
+    """
+
+    def __call__(
+        self, context: Context, memory: Tree, batch: Example
+    ) -> tuple[Tree, Tree, Metrics]: ...
+
+
+class LossFn(Protocol):
+    """The mean over rows and metrics that are means over rows too.
+
+    `own` are the parameters that `init` made.
+    """
+
+    def __call__(
+        self, params: Params, own: Params, rows: Tree, context: Context
+    ) -> tuple[Array, Metrics]: ...
+
+
+def init_nothing(key: Array, example: Example) -> tuple[Params, Tree]:
+    """No parameters of its own, no memory."""
+    del key, example
+    return (), ()
+
+
+class Objective(NamedTuple):
+    """One term of what a train step lowers.
+
+    Gradient flows through `loss` alone, to the parameters: what `prepare` returns is
+    constant there. A chain that shall carry gradient takes that step in `loss`.
+
+    Attributes:
+      roots: metrics of which `loss` gives the mean of squares: the step takes the root.
+      metrics: {name or pattern: (unit, meaning)} of all that it reports.
+      spec: what it is made of, for a person's look at it.
+    """
+
+    prepare: PrepareFn
+    loss: LossFn
+    init: InitFn = init_nothing
+    roots: tuple[str, ...] = ()
+    metrics: Mapping[str, tuple[str, str]] = {}
+    spec: Any = None

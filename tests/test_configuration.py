@@ -1,0 +1,168 @@
+"""What a person writes: config files, overrides; and the folder that a run gets."""
+
+import json
+
+import pytest
+from absl import flags
+
+from experiments import cli, configuration
+from experiments.build import build, resolve
+from experiments.errors import UserError
+from experiments.run import workdir
+from experiments.startup import startup_text
+from tests import tiny
+
+FULL = "--config=configs/cd_full.py:smoke"
+NONE = "--config=configs/none.py:smoke"
+
+
+def read(*arguments):
+    values = cli.parse(["train", *arguments], cli.define_config)
+    return cli.config_of(values)
+
+
+def test_overrides_are_read_by_the_types_of_their_fields():
+    config = read(
+        "--config.train.beta1=0",
+        FULL,
+        "--config.sampler.adjusted=true",
+        "--config.filter.thresholds=(1, 2.5)",
+        "--config.filter.mode=fixed",
+        "--config.task.n=3",
+    )
+    assert repr(config.train.beta1) == "0.0"
+    assert config.sampler.adjusted is True
+    assert config["filter"].thresholds == (1, 2.5)
+    assert config.task.n == 3
+    assert "quantile" not in config["filter"]  # it left with the mode that had it
+
+
+def test_a_choice_is_read_before_what_depends_on_it():
+    config = read(
+        NONE,
+        "--config.sampler.num_steps=5",
+        "--config.negatives.strategy=langevin",
+        "--config.objectives=denoising,contrast",
+    )
+    assert config.sampler.num_steps == 5
+
+
+def test_without_a_config_there_is_none():
+    values = cli.parse(["x"], lambda values: cli.define_config(values, required=False))
+    assert cli.config_of(values) is None
+
+
+REFUSED = [
+    (("--config.train.num_steps=1.5", NONE), "num_steps=1.5: must be a whole number"),
+    (("--config.train.beta1=x", NONE), "beta1=x: must be a number"),
+    (("--config.eval.noise=2", NONE), "eval.noise=2: must be true or false"),
+    (("--config.train.lr=1", NONE), "train.lr: there is no such field, nearest are"),
+    (("--config.task.n", "3", NONE), "must be written --config.task.n=value"),
+    (("task.n=3", NONE), "unexpected argument 'task.n=3'"),
+    (("--seeds=3", NONE), "Unknown command line flag 'seeds'"),
+    ((), "--config: is required"),
+    (("--config=configs/no.py",), "is no config file, must be one of configs/"),
+    (("--config=configs/base.py",), "has no get_config"),
+    (("--config=configs/none.py:tpu",), "preset 'tpu' is unknown: allowed are mlp"),
+]
+
+
+@pytest.mark.parametrize("arguments, sentence", REFUSED)
+def test_bad_arguments_are_refused_in_one_sentence(arguments, sentence):
+    with pytest.raises(UserError) as caught:
+        read(*arguments)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_shows_the_fields_of_the_config(capsys):
+    with pytest.raises(SystemExit):
+        read(FULL, "--help")
+    shown = capsys.readouterr().out
+    assert "--config.replay.capacity=64" in shown
+    assert "rows a bucket (at least 1)" in shown
+    assert "mixed_share" not in shown
+
+
+NAMED = [
+    ((FULL,), "cd_full-smoke"),
+    ((FULL, "--config.seed=3", "--config.train.log_every=5"), "cd_full-smoke"),
+    ((FULL, "--config.capacity=3"), None),
+    ((FULL, "--config.replay.capacity=3"), "cd_full-smoke-capacity=3"),
+    ((FULL, "--config.replay.capacity=64"), "cd_full-smoke"),
+    (
+        (FULL, "--config.sampler.num_steps=3", "--config.filter.mode=none"),
+        "cd_full-smoke-mode=none-sampler.num_steps=3",
+    ),
+    (("--config", "configs/none.py"), "none"),
+]
+
+
+@pytest.mark.parametrize("arguments, name", NAMED)
+def test_a_run_is_named_by_its_config_and_what_is_overridden(arguments, name):
+    if name is None:
+        with pytest.raises(UserError, match=r"nearest are replay.capacity"):
+            cli.config_name(["train", *arguments])
+    else:
+        found = cli.config_name(["train", *arguments, "--workdir=elsewhere"])
+        assert found == name
+
+
+def test_long_names_do_not_meet():
+    limits = [",".join([str(last)] * 40) for last in (1.5, 2.5)]
+    names = {
+        configuration.name_of(
+            "configs/cd_full.py:smoke",
+            {"filter.mode": "fixed", "filter.thresholds": text},
+        )
+        for text in limits
+    }
+    assert len(names) == 2
+    assert all(len(name) <= configuration.LONGEST_NAME for name in names)
+
+
+def test_a_folder_is_claimed_by_one_config(tmp_path):
+    folder, config = tmp_path / "run", tiny.get_config("none")
+    workdir.claim(folder, config)
+    assert resolve(workdir.read_config(folder)) == resolve(config)
+    workdir.claim(folder, tiny.get_config("none", train__log_every=20))
+    with pytest.raises(UserError, match=r"task.n is 3 there and 2 here"):
+        workdir.claim(folder, tiny.get_config("none", task__n=2))
+    with pytest.raises(UserError, match=r"energy.width is None there and 8 here"):
+        workdir.claim(folder, tiny.get_config("none", "smoke,mlp"))
+
+
+def test_the_length_is_free_where_nothing_knows_it(tmp_path):
+    longer = {"train__num_steps": 80}
+    constant = {"train__lr_schedule": "constant"}
+    workdir.claim(tmp_path / "a", tiny.get_config("none", **constant))
+    workdir.claim(tmp_path / "a", tiny.get_config("none", **constant, **longer))
+    workdir.claim(tmp_path / "b", tiny.get_config("none"))
+    with pytest.raises(UserError, match=r"train.num_steps is 40 there and 80 here"):
+        workdir.claim(tmp_path / "b", tiny.get_config("none", **longer))
+
+
+def test_an_earlier_format_is_refused_in_a_sentence(tmp_path):
+    content = {"config": {"task": {"n": 3}}, "commit": "abc"}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is of format 1, must be 2") as caught:
+        workdir.read_config(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_the_first_screen_fits(name):
+    config = tiny.get_config(name)
+    lines = startup_text(build(config), config).splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    assert "python/tuple" not in "".join(lines)
+
+
+def test_flags_of_a_command_are_parsed_beside_the_config():
+    def define(values):
+        cli.define_config(values)
+        flags.DEFINE_integer("count", 1, "of things", flag_values=values)
+
+    values = cli.parse(["x", NONE, "--count=3", "--config.task.n=3"], define)
+    assert (values.count, cli.config_of(values).task.n) == (3, 3)

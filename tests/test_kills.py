@@ -1,0 +1,97 @@
+"""A run that is killed, or whose disk is full, loses nothing that it has saved."""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import chex
+import pytest
+
+from experiments import cli
+from experiments.errors import UserError
+from experiments.run.logs import read_rows
+from tests.runs import config_of, last_state, train
+
+KILLS = 10
+
+
+def train_in_child(
+    config_text: str, directory: str, cache_home: str, file_limit: int | None
+):
+    """Entry of a child process; exit code 3 for a UserError."""
+    cli.enable_compilation_cache(cache_home)
+    config = config_of(**json.loads(config_text))
+    if file_limit is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    try:
+        train(config, Path(directory))
+    except UserError:
+        os._exit(3)
+
+
+@pytest.fixture(scope="module")
+def children():
+    """Starts children from a server that has imported everything and run nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_kills"])
+
+    def start(directory, file_limit=None, **overrides):
+        cache_home = os.environ["XDG_CACHE_HOME"]
+        arguments = json.dumps(overrides), str(directory), cache_home, file_limit
+        child = context.Process(target=train_in_child, args=arguments)
+        child.start()
+        return child
+
+    return start
+
+
+def test_a_run_killed_ten_times_ends_like_the_undisturbed_one(children, tmp_path):
+    """kill -9 at random moments, half of them while a checkpoint is being written."""
+    length = {"num_steps": 30, "replay__capacity": 64}
+    undisturbed = children(tmp_path / "undisturbed", **length)
+    undisturbed.join()
+    assert undisturbed.exitcode == 0
+    chance, directory = random.Random(0), tmp_path / "killed"
+    for _ in range(KILLS):
+        child = children(directory, **length)
+        before = progress(directory)
+        while child.is_alive() and progress(directory) == before:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        child.kill()
+        child.join()
+    child = children(directory, **length)
+    child.join()
+    assert child.exitcode == 0
+    config = config_of(**length)
+    first, second = (
+        last_state(tmp_path / n, config) for n in ("undisturbed", "killed")
+    )
+    assert int(first.step) == 30
+    chex.assert_trees_all_equal(first, second)
+    rows = [row["step"] for row in read_rows(directory)]
+    assert rows == list(range(1, 31))
+
+
+def progress(directory: Path) -> int:
+    path = directory / "metrics.jsonl"
+    return path.stat().st_size if path.exists() else 0
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(children, tmp_path):
+    wide = {"energy__channels": 64}  # parameters that the limit cannot hold
+    config = config_of(3, **wide)
+    first = children(tmp_path, num_steps=3, **wide)
+    first.join()
+    assert first.exitcode == 0
+    good = last_state(tmp_path, config)
+    second = children(tmp_path, file_limit=20_000, num_steps=6, **wide)
+    second.join()
+    assert second.exitcode == 3
+    chex.assert_trees_all_equal(last_state(tmp_path, config), good)

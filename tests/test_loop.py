@@ -1,0 +1,220 @@
+"""The loop: phases, seeds, early stops, interrupts, and the final report."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.build import build
+from experiments.errors import UserError
+from experiments.run import loop, workdir
+from experiments.run.checkpoint import Checkpoints
+from experiments.run.logs import Logs, read_rows
+from experiments.run.schema import schema_of
+from experiments.score import scorer
+from experiments.score.scorer import Scorer
+from ired_jax import training
+from tests import tiny
+from tests.mutants import Mutant, one
+from tests.runs import CONTRACT, EVERY_STEP, config_of, last_state, stop_at, train
+from tests.test_logs import experiment as experiment_of
+
+
+def test_late_shaping_denoises_first_and_has_negatives_afterwards(tmp_path):
+    """Up to its own phase, the run is bit for bit the one without negatives."""
+    options = EVERY_STEP | {"train__num_steps": 4, "train__log_every": 4}
+    config = tiny.get_config("on_trajectory", **options)
+    train(config, tmp_path)
+    rows = read_rows(tmp_path)
+    assert [row["step"] for row in rows] == [2, 3, 4]  # a line where they begin, too
+    assert ["margin" in row for row in rows] == [False, True, True]
+    states = {}
+    for name in ("on_trajectory", "none"):
+        experiment = build(tiny.get_config(name, **options))
+        run = experiment.dispatch(0)
+        states[name], _ = run(experiment.init_state(), experiment.train_data)
+    late, never = states.values()
+    chex.assert_trees_all_equal(late.params.energy, never.params.energy)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    config = config_of(30, train__learning_rate=1e30, train__grad_clip=1e30)
+    message = r"step \d+: norm/.* not finite; the last good"
+    with pytest.raises(UserError, match=message) as stopped:
+        train(config, tmp_path)
+    state = last_state(tmp_path, config)
+    assert state is None or np.all(np.isfinite(jax.tree.leaves(state.params)[0]))
+    (spike,) = (tmp_path / "spikes").iterdir()
+    assert f"step {json.loads(spike.read_text())['step']}:" in str(stopped.value)
+
+
+def test_an_early_stop_after_evaluations_without_a_better_one(tmp_path):
+    # A learning rate that changes no bit: no evaluation is better than the first.
+    config = config_of(30, train__learning_rate=1e-30, train__patience=2)
+    assert int(train(config, tmp_path).step) == 9
+
+
+def test_each_of_several_seeds_takes_the_steps_that_it_takes_alone():
+    """Nothing goes from one to the next in the dispatch that they share."""
+
+    def after_a_dispatch(**fields):
+        experiment = build(tiny.get_config("none", **fields))
+        run = experiment.dispatch(0)
+        return experiment, run(experiment.init_state(), experiment.train_data)[0]
+
+    experiment, several = after_a_dispatch(train__num_seeds=3, seed=5)
+    for index in range(3):
+        _, alone = after_a_dispatch(seed=5 + index)
+        of_seed = experiment.of_seed(several, index)
+        assert of_seed.step == alone.step > 0
+        chex.assert_trees_all_close(of_seed.params, alone.params, rtol=1e-3, atol=1e-5)
+
+
+def run_before_its_end(directory: Path):
+    """A run of 6 steps on disk of which only the final report is left to do."""
+    config = tiny.get_config("none", train__num_steps=6, **EVERY_STEP)
+    experiment = build(config)
+    workdir.claim(directory, config)
+    rows = [dict.fromkeys(CONTRACT, value) for value in (3.0, 1.0, 2.0)]
+    with (
+        Logs(directory, schema_of(experiment), step=0, num_steps=6) as lines,
+        Checkpoints(directory, experiment.task) as checkpoints,
+    ):
+        for step, row in zip((2, 4, 6), rows, strict=True):
+            lines.write(row | {"step": step})
+        state = experiment.init_state()._replace(step=jnp.int32(6))
+        checkpoints.save(state, rows[-1])
+    return config
+
+
+def test_the_result_is_on_disk_and_names_the_best_evaluation(tmp_path):
+    train(run_before_its_end(tmp_path), tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["best"] == {"step": 4, "val/task_mse": 1.0}
+    assert result["step"] == 6
+    assert set(result["metrics"]) >= CONTRACT
+
+
+def test_each_seed_is_scored_on_the_rows_that_it_was_trained_on():
+    experiment, seen = build(tiny.get_config("none", train__num_seeds=2, seed=4)), []
+    judge = SimpleNamespace(
+        score=lambda params, count, train: seen.append((params, train)) or {}
+    )
+    params = experiment.init_state().params.energy
+    scorer.score_seeds(judge, experiment, params, 3, 16)
+    for index, (own, rows) in enumerate(seen):
+        chex.assert_trees_all_equal(own, experiment.of_seed(params, index))
+        key, source = jax.random.key(4 + index), experiment.task.train
+        last = training.draw_examples(source, source.data, key, 2, 8)
+        chex.assert_trees_all_close(rows.x[:8], last.x, rtol=1e-6)
+        assert len(rows.x) == 16
+    assert len(seen) == 2
+
+
+def test_an_interrupt_is_saved_where_no_evaluation_was(tmp_path):
+    config = tiny.get_config("none", **EVERY_STEP | {"train__num_steps": 6})
+    with pytest.raises(UserError, match="interrupted at step 1, saved"):
+        train(stop_at(1, config), tmp_path)
+    state = last_state(tmp_path, config)
+    assert state is not None
+    assert int(state.step) == 1
+
+
+def test_a_score_that_is_not_finite_ends_the_run_before_it_is_logged(tmp_path):
+    config = config_of(6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "score", lambda *_: {"val/task_mse": float("nan")})
+        with pytest.raises(UserError, match="step 3: val/task_mse not finite"):
+            train(config, tmp_path)
+    assert [row["step"] for row in read_rows(tmp_path)] == [1, 2]
+    assert last_state(tmp_path, config) is None
+
+
+@pytest.mark.parametrize("primary, sign", [("val/task_mse", 1), ("coverage", -1)])
+def test_patience_ends_where_nothing_is_better_for_so_long(primary, sign):
+    task = experiment_of(primary).task
+    kl = task.evaluators["kl"]
+    task = task._replace(evaluators={"coverage": kl._replace(better="high")})
+    errors = [5.0, 3.0, 4.0, 3.0, 3.5]
+    rows = [{"step": i, primary: sign * e} for i, e in enumerate(errors)]
+    rows.insert(2, {"step": 1.5})  # without an evaluation
+    ends = [loop._should_stop_early(task, rows, patience) for patience in (0, 2, 3, 4)]
+    assert ends == [False, True, True, False]
+
+
+LOOP = "experiments.run.loop"
+MUTANTS = [
+    Mutant(
+        "9",
+        "results written to a scratch directory that is then removed",
+        "experiments.run.report",
+        one(
+            'write_json(directory / "result.json", result)',
+            """import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        write_json(Path(scratch) / "result.json", result)""",
+        ),
+        test_the_result_is_on_disk_and_names_the_best_evaluation,
+        error=FileNotFoundError,
+    ),
+    Mutant(
+        "run",
+        "the worst evaluation is called the best",
+        "experiments.score.records",
+        one("value < other if", "value > other if"),
+        test_the_result_is_on_disk_and_names_the_best_evaluation,
+    ),
+    Mutant(
+        "run",
+        "every seed scored on the first seed's rows",
+        "experiments.score.scorer",
+        one(
+            "training_rows(experiment, seed, step",
+            "training_rows(experiment, experiment.seeds[0], step",
+        ),
+        test_each_seed_is_scored_on_the_rows_that_it_was_trained_on,
+    ),
+    Mutant(
+        "run",
+        "an interrupt saves nothing",
+        LOOP,
+        one("checkpoints.save(state, None)", "pass"),
+        test_an_interrupt_is_saved_where_no_evaluation_was,
+    ),
+    Mutant(
+        "run",
+        "a run without a single good score goes on",
+        LOOP,
+        one("if bad:", "if False:"),
+        test_a_score_that_is_not_finite_ends_the_run_before_it_is_logged,
+        error=KeyError,
+    ),
+    Mutant(
+        "run",
+        "patience ends at the worst",
+        LOOP,
+        one("row is not best", "row is best"),
+        test_patience_ends_where_nothing_is_better_for_so_long,
+        {"primary": "val/task_mse", "sign": 1},
+    ),
+    Mutant(
+        "run",
+        "the phase of the end from the start",
+        LOOP,
+        one("phase = experiment.phase_at(step)", "phase = len(phases) - 1"),
+        test_late_shaping_denoises_first_and_has_negatives_afterwards,
+    ),
+    Mutant(
+        "run",
+        "no line where a phase begins",
+        LOOP,
+        one("or is_eval or is_new", "or is_eval"),
+        test_late_shaping_denoises_first_and_has_negatives_afterwards,
+    ),
+]
