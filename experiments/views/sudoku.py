@@ -1,0 +1,119 @@
+"""Boards as lines of 81 characters, row by row; 0 or . where a cell is empty."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from experiments.data import sudoku as puzzles
+from experiments.data.sudoku import Settings
+from experiments.errors import UserError
+from experiments.run.files import write_bytes
+from ired_jax.fields import Part
+
+ALLOWED = "0123456789."
+SETTINGS = Settings()
+GIVEN, RIGHT, UNSURE = "black", (0.1, 0.4, 0.9), (0.9, 0.2, 0.1)
+
+
+def load_data(
+    *, settings: Annotated[Settings, Part(Settings)] = SETTINGS
+) -> puzzles.Sets:
+    """{"train", "val", "hard"} -> {"puzzle", "solution"}, int8 [N, 9, 9]."""
+    return puzzles.load(settings)
+
+
+def read(path: str) -> list[str]:
+    """The lines of a text file; those without any character are left out.
+
+    Raises:
+      UserError: no such file, or no line in it.
+    """
+    try:
+        text = Path(path).read_text()
+    except FileNotFoundError as error:
+        raise UserError(f"--input={path}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--input={path}: is not a readable text file") from error
+    boards = [line.strip() for line in text.splitlines() if line.strip()]
+    if not boards:
+        raise UserError(f"--input={path}: holds no board")
+    return boards
+
+
+def check(inputs: Sequence[str]) -> list[str | None]:
+    """A sentence for each line that is no board or has no answer; None: it may."""
+    return [_no_board(line) or _problem(to_x(line)) for line in inputs]
+
+
+def _no_board(line: str) -> str | None:
+    strange = set(line) - set(ALLOWED)
+    if strange:
+        return f"holds {min(strange)!r}, allowed are digits, and 0 or . where empty"
+    return f"has {len(line)} characters, must be 81" if len(line) != 81 else None
+
+
+def _problem(x: np.ndarray) -> str | None:
+    blocks = x.reshape(3, 3, 3, 3).swapaxes(1, 2).reshape(9, 9)
+    for name, units in (("row", x), ("column", x.T), ("block", blocks)):
+        for number, unit in enumerate(units, start=1):
+            digits, counts = np.unique(unit[unit > 0], return_counts=True)
+            if np.any(counts > 1):
+                return f"{name} {number} has two {digits[np.argmax(counts)]}s"
+    for i, j in np.argwhere(x == 0):
+        seen = {*x[i], *x[:, j], *blocks[i // 3 * 3 + j // 3]} - {0}
+        if len(seen) == 9:
+            return f"no digit is left for row {i + 1}, column {j + 1}"
+    return None
+
+
+def to_x(line: str) -> np.ndarray:
+    """A board's digits, int8 [9, 9], 0 where empty."""
+    return np.array([int(c) if c != "." else 0 for c in line], np.int8).reshape(9, 9)
+
+
+def write(path: Path, answers: np.ndarray) -> None:
+    """The likeliest digits of answers [N, 9, 9, 9], a line of 81 for each.
+
+    A row that is NaN has no answer: its line is of points.
+    """
+    grids = np.argmax(answers, -1) + 1
+    texts = np.where(np.isnan(answers).any(-1), ".", grids.astype(str))
+    lines = ("".join(text.ravel()) + "\n" for text in texts)
+    write_bytes(Path(path), "".join(lines).encode())
+
+
+def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, Any]:
+    """Of one board: whether it is solved, and what is wrong with it."""
+    grid = np.argmax(answer, -1) + 1
+    blocks = grid.reshape(3, 3, 3, 3).swapaxes(1, 2).reshape(9, 9)
+    missing = sum(9 - len(set(unit)) for unit in (*grid, *grid.T, *blocks))
+    broken = missing + int(np.sum((x > 0) & (grid != x)))
+    return {"valid": broken == 0, "broken rules": broken}
+
+
+def draw(axis, x: np.ndarray, truth: np.ndarray | None, answer: np.ndarray) -> None:
+    """The board: givens black, answers blue where certain to red where not.
+
+    Certainty is the gap of a cell's two likeliest digits, 2 at most. A digit that is
+    not the truth's has a red frame.
+    """
+    grid, ranked = np.argmax(answer, -1) + 1, np.sort(answer, -1)
+    certainty = np.clip((ranked[..., -1] - ranked[..., -2]) / 2, 0, 1)[..., None]
+    colours = certainty * np.array(RIGHT) + (1 - certainty) * np.array(UNSURE)
+    wrong = grid != (grid if truth is None else np.argmax(truth, -1) + 1)
+    for i, j in np.ndindex(9, 9):
+        axis.text(
+            *(j + 0.5, i + 0.5, str(grid[i, j])),
+            color=GIVEN if x[i, j] else tuple(colours[i, j]),
+            ha="center",
+            va="center",
+            bbox={"facecolor": "none", "edgecolor": "red"} if wrong[i, j] else None,
+        )
+    for line in range(10):
+        width = 2.0 if line % 3 == 0 else 0.5
+        axis.plot([line, line], [0, 9], color="black", linewidth=width)
+        axis.plot([0, 9], [line, line], color="black", linewidth=width)
+    axis.set(xlim=(0, 9), ylim=(9, 0), aspect="equal")
+    axis.axis("off")

@@ -1,0 +1,136 @@
+"""The board energy has the symmetries of the game, and holds what is given."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ired_jax import diffusion
+from ired_jax.energies import board
+from ired_jax.tasks import sudoku
+from tests import boards_of, toys
+from tests.mutants import Mutant, one
+
+
+@functools.cache
+def _energy():
+    schedule = diffusion.make_schedule("cosine", 4)
+    energy = board.make_board(schedule, channels=6, layers=2, rounds=2)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(energy.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), shapes)
+    # A sharp answer: what it follows from is then seen in the energy.
+    params["head"]["kernel"] *= 20
+    return schedule, energy, params
+
+
+def _point(seed=0):
+    x, y = boards_of.examples()
+    y_t = y[0] + np.random.default_rng(seed).normal(size=y[0].shape)
+    return jnp.asarray(x[0]), jnp.float32(y_t)
+
+
+def _game(kind):
+    """(move of x, move of y): one kind of symmetry alone."""
+    draws = np.random.default_rng(5)
+    lines = np.arange(9)
+    if kind == "digits":
+        order = draws.permutation(9)
+        new = np.append(0, 1 + np.argsort(order))
+        return lambda x: new[x], lambda y: y[..., order]
+    if kind == "transposed":
+        return lambda x: x.T, lambda y: y.swapaxes(0, 1)
+    if kind == "bands":
+        lines = lines.reshape(3, 3)[[2, 0, 1]].ravel()
+    if kind in ("rows in a band", "columns in a stack"):
+        lines = lines[[0, 1, 2, 5, 3, 4, 7, 6, 8]]
+    if kind in ("columns in a stack", "stacks"):
+        if kind == "stacks":
+            lines = np.arange(9).reshape(3, 3)[[1, 0, 2]].ravel()
+        return lambda x: x[:, lines], lambda y: y[:, lines]
+    return lambda x: x[lines], lambda y: y[lines]
+
+
+KINDS = ("digits", "transposed", "bands", "stacks", "rows in a band")
+KINDS += ("columns in a stack",)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_energy_is_the_same_in_every_symmetry_and_its_proposal_moves_along(kind):
+    _, energy, params = _energy()
+    (x, y), t = _point(), jnp.int32(2)
+    of_x, of_y = _game(kind)
+    moved = jnp.asarray(of_x(np.asarray(x))), jnp.asarray(of_y(np.asarray(y)))
+    assert np.any(moved[0] != x)
+    apply = toys.jit(energy.apply)
+    value = apply(params, x, y, t)
+    np.testing.assert_allclose(apply(params, *moved, t), value, rtol=1e-5)
+    # The condition alone: it is not an energy that is blind to x.
+    assert abs(apply(params, moved[0], y, t) - value) > 1e-4 * value
+    answer = of_y(np.asarray(energy.propose(params, x, y, t)))
+    found = energy.propose(params, *moved, t)
+    np.testing.assert_allclose(found, answer, atol=1e-4)
+
+
+def test_what_is_no_symmetry_of_the_game_is_none_of_the_energy():
+    _, energy, params = _energy()
+    (x, y), t = _point(), jnp.int32(2)
+    order = np.array([3, 1, 2, 0, 4, 5, 6, 7, 8])  # rows of two bands
+    value = energy(params, x, y, t)
+    assert abs(energy(params, x[order], y[order], t) - value) > 1e-4 * value
+
+
+def test_givens_are_put_in_for_y_and_have_no_gradient():
+    _, energy, params = _energy()
+    (x, y), t = _point(), jnp.int32(1)
+    grad = toys.jit(jax.grad(energy, 2))(params, x, y, t)
+    given = np.asarray(x > 0)
+    np.testing.assert_array_equal(grad[given], 0)
+    assert np.all(np.any(grad[~given] != 0, axis=-1))
+    other = jnp.where((x > 0)[..., None], 7.0, y)
+    np.testing.assert_array_equal(energy(params, x, other, t), energy(params, x, y, t))
+    # The proposal holds them as they are.
+    proposed = np.asarray(energy.propose(params, x, other, t))
+    truth = np.asarray(sudoku.encode(x))
+    np.testing.assert_array_equal(proposed[given], truth[given])
+    np.testing.assert_allclose(proposed.sum(-1), -7, atol=1e-4)
+
+
+def test_the_energy_is_the_distance_of_the_free_elements_to_the_proposal():
+    schedule, energy, params = _energy()
+    x, y = _point()
+    for t in range(4):
+        aim = schedule.a[t] * energy.propose(params, x, y, jnp.int32(t))
+        gap = np.float64(y - aim)[np.asarray(x == 0)]
+        value = energy(params, x, y, jnp.int32(t))
+        expected = np.sum(gap**2) / (2 * np.float64(schedule.s[t]))
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_the_energy_of_record_has_fewer_than_a_hundred_thousand_parameters():
+    energy = board.make_board(diffusion.make_schedule("cosine", 10))
+    shapes = jax.eval_shape(energy.init, jax.random.key(0))
+    assert 10_000 < sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 100_000
+    with pytest.raises(ValueError, match="rounds=0"):
+        board.make_board(diffusion.make_schedule("cosine", 10), rounds=0)
+
+
+MUTANTS = [
+    Mutant(
+        "sudoku",
+        "the energy knows its rows from its columns",
+        "ired_jax.energies.board",
+        one("+ self.line(z.mean(1, ", "- self.line(z.mean(1, "),
+        test_the_energy_is_the_same_in_every_symmetry_and_its_proposal_moves_along,
+        {"kind": "transposed"},
+    ),
+    Mutant(
+        "sudoku",
+        "the energy moves givens",
+        "ired_jax.energies.board",
+        one("jnp.where(is_free, free_y - aim, 0.0)", "y - aim"),
+        test_givens_are_put_in_for_y_and_have_no_gradient,
+    ),
+]

@@ -1,0 +1,214 @@
+"""Sudoku: what is drawn, what is known, what is right and what is wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.data import sudoku as puzzles
+from ired_jax import boxes
+from ired_jax.tasks import sudoku
+from tests import boards_of, toys
+from tests.mutants import Mutant, one
+
+
+def _task(**changes):
+    return sudoku.make_sudoku(boards_of.sets(), **changes)
+
+
+def test_drawn_puzzles_are_the_game_s_own_in_other_symmetries():
+    x, y = boards_of.examples()
+    source = _task().train
+    grids = np.argmax(y, -1) + 1
+    known = {
+        puzzles.fingerprint(grid.ravel().tolist()) for grid in source.data["solution"]
+    }
+    for puzzle, grid in zip(x, grids, strict=True):
+        assert boards_of.is_solved(grid)
+        assert puzzles.fingerprint(grid.ravel().tolist()) in known
+        given = puzzle > 0
+        np.testing.assert_array_equal(puzzle[given], grid[given])
+    assert x.dtype == np.int8
+    assert set(np.unique(y)) == {-1.0, 1.0}
+    assert np.all(np.sum(y > 0, axis=-1) == 1)
+    # Augmented: no board is seen twice, and every cell sees every digit.
+    assert len({grid.tobytes() for grid in grids}) == boards_of.COUNT
+    assert len({np.sum(puzzle > 0) for puzzle in x}) > 3
+    counts = np.stack([(grids == digit).sum(0) for digit in range(1, 10)])
+    # Each count is binomial, 64 draws of 1 / 9: above 24 or at 0 once in 1,000.
+    assert np.max(counts) < 25
+
+
+def test_every_row_of_a_finite_set_is_seen_as_it_stands_and_drawn():
+    source = _task().train
+    assert source.size == boards_of.SMALL.num_puzzles
+    for index in (0, 23):
+        x, y = source.at(source.data, jnp.int32(index))
+        np.testing.assert_array_equal(x, source.data["puzzle"][index])
+        np.testing.assert_array_equal(
+            np.argmax(y, -1) + 1, source.data["solution"][index]
+        )
+    x, _ = boards_of.examples(512)
+    # 512 draws of 24 rows: one is missing with probability 24 exp(-21).
+    kinds = {int(np.sum(puzzle > 0)) for puzzle in x}
+    assert kinds == set(np.sum(source.data["puzzle"] > 0, axis=(1, 2)).tolist())
+
+
+def test_all_nine_elements_of_a_given_cell_are_known_and_no_others():
+    x, y = boards_of.examples()
+    for puzzle, truth in zip(x[:8], y[:8], strict=True):
+        box = _task().train.box(jnp.asarray(puzzle))
+        free = np.asarray(boxes.free(box, truth))
+        np.testing.assert_array_equal(free, np.repeat((puzzle == 0)[..., None], 9, -1))
+        assert boxes.inside(box, truth)
+        np.testing.assert_array_equal(boxes.hold(box, 0 * truth)[~free], truth[~free])
+        assert boxes.count_free(box, truth) == 9 * np.sum(puzzle == 0)
+
+
+def _broken(x, y):
+    """NumPy: digits missing of a unit, and givens not kept."""
+    grid = np.argmax(y, -1) + 1
+    missing = sum(9 - len(set(unit)) for unit in boards_of.units(grid))
+    return missing + np.sum((x > 0) & (grid != x))
+
+
+def test_broken_rules_are_counted_and_none_are_where_the_board_is_right():
+    x, y = boards_of.examples()
+    task, rng = _task(), np.random.default_rng(0)
+    noise = (rng.random(boards_of.COUNT) < 0.8)[:, None, None, None] * rng.normal(
+        size=y.shape
+    )
+    answers = np.float32(y + 0.8 * noise)
+    found = toys.jit(jax.vmap(task.residual))(x, answers)
+    expected = [_broken(*pair) for pair in zip(x, answers, strict=True)]
+    np.testing.assert_array_equal(found, expected)
+    assert 0 in expected
+    assert max(expected) > 10
+    right = jax.vmap(task.metrics["boards"].of_row)(x, 0 * y, answers)
+    np.testing.assert_array_equal(right, np.equal(expected, 0))
+
+
+def test_a_solved_board_that_does_not_keep_its_givens_is_wrong():
+    x, y = boards_of.examples()
+    other = np.roll(y, 1, axis=-1)  # relabelled: valid, and another board
+    boards = _task().metrics["boards"]
+    for answer, value in ((y, 1), (other, 0)):
+        found = jax.vmap(boards.of_row)(x, y, answer)
+        np.testing.assert_array_equal(found, np.full(boards_of.COUNT, value))
+    assert boards.better == "high"
+
+
+def test_cells_are_counted_over_the_unknown_alone():
+    x, y = boards_of.examples()
+    cells = _task().metrics["cells"].of_row
+    rng = np.random.default_rng(1)
+    answers = np.float32(y + rng.normal(size=y.shape))
+    found = jax.vmap(cells)(x, y, answers)
+    right = np.argmax(answers, -1) == np.argmax(y, -1)
+    expected = [np.mean(r[puzzle == 0]) for r, puzzle in zip(right, x, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    full = jnp.asarray(np.argmax(y[0], -1) + 1)
+    assert cells(full, y[0], answers[0]) == 1
+
+
+def test_a_corrupted_board_is_always_wrong_and_never_at_a_given():
+    x, y = boards_of.examples()
+    corrupt = toys.jit(jax.vmap(_task(wrong_share=0.5).corrupt))
+    counts = []
+    for seed in range(4):
+        keys = jax.random.split(jax.random.key(seed), boards_of.COUNT)
+        wrong = np.asarray(corrupt(keys, x, y))
+        assert np.all(np.sum(wrong > 0, -1) == 1)
+        assert set(np.unique(wrong)) == {-1.0, 1.0}
+        is_moved = np.argmax(wrong, -1) != np.argmax(y, -1)
+        assert not np.any(is_moved & (x > 0))
+        assert np.all(is_moved.any((1, 2)))
+        counts.append(is_moved.sum((1, 2)) / (x == 0).sum((1, 2)))
+    # The share is uniform on [0, .5]: mean 1/4, deviation .144, and a cell's coin.
+    share = np.ravel(counts)
+    assert abs(np.mean(share) - 0.25) < 5 * 0.17 / np.sqrt(share.size)
+
+
+def test_singles_give_only_what_follows_and_solve_easy_boards():
+    sets = boards_of.sets()
+    solve = toys.jit(jax.vmap(sudoku.solve_singles))
+    val, hard = (np.asarray(solve(sets[name]["puzzle"])) for name in ("val", "hard"))
+    for name, answers in (("val", val), ("hard", hard)):
+        # A cell with one candidate holds the solution's digit, another may still.
+        truth = np.asarray(jax.vmap(sudoku.encode)(sets[name]["solution"]))
+        assert np.all(answers[truth > 0] > -1)
+        assert np.all(np.abs(np.sum(answers, -1) + 7) < 1e-5)
+    solved = [np.mean(np.max(answers, -1).min((1, 2)) == 1) for answers in (val, hard)]
+    assert solved[0] > 0.7
+    assert solved[0] >= solved[1]
+
+
+def test_data_of_other_shapes_are_refused():
+    part = {"puzzle": np.zeros((3, 81)), "solution": np.zeros((3, 81))}
+    with pytest.raises(ValueError, match=r"data\['val'\]"):
+        sudoku.make_sudoku(boards_of.sets() | {"val": part})
+
+
+MUTANTS = [
+    Mutant(
+        "sudoku",
+        "a corruption touches givens",
+        "ired_jax.tasks.sudoku",
+        (
+            ("score = jnp.where(x == 0, jax", "score = jnp.where(True, jax"),
+            ("is_wrong = (x == 0) & (", "is_wrong = ("),
+        ),
+        test_a_corrupted_board_is_always_wrong_and_never_at_a_given,
+    ),
+    Mutant(
+        "sudoku",
+        "a corruption leaves the digit as it is",
+        "ired_jax.tasks.sudoku",
+        one("x.shape, 1, 9)", "x.shape, 0, 9)"),
+        test_a_corrupted_board_is_always_wrong_and_never_at_a_given,
+    ),
+    Mutant(
+        "sudoku",
+        "rows leave their bands",
+        "ired_jax.tasks.sudoku",
+        one(
+            "return (3 * bands[:, None] + within).reshape(9)",
+            "return jax.random.permutation(key, 9)",
+        ),
+        test_drawn_puzzles_are_the_game_s_own_in_other_symmetries,
+    ),
+    Mutant(
+        "sudoku",
+        "the puzzle and its solution are moved apart",
+        "ired_jax.tasks.sudoku",
+        one(
+            "encode(move(solution))",
+            "encode(draw_symmetry(key)(solution))",
+        ),
+        test_drawn_puzzles_are_the_game_s_own_in_other_symmetries,
+    ),
+    Mutant(
+        "sudoku",
+        "a board may drop its givens",
+        "ired_jax.tasks.sudoku",
+        one("(missing + not_kept)", "missing"),
+        test_a_solved_board_that_does_not_keep_its_givens_is_wrong,
+    ),
+    Mutant(
+        "sudoku",
+        "only the given digit's element is known",
+        "ired_jax.tasks.sudoku",
+        one(
+            "unknown, known = (x == 0)[..., None], enc",
+            "unknown, known = encode(x) < 0, enc",
+        ),
+        test_all_nine_elements_of_a_given_cell_are_known_and_no_others,
+    ),
+    Mutant(
+        "sudoku",
+        "blocks are not looked at",
+        "ired_jax.tasks.sudoku",
+        one("blocks.any((1, 3))", "is_digit.any(0)"),
+        test_broken_rules_are_counted_and_none_are_where_the_board_is_right,
+    ),
+]
