@@ -1,0 +1,217 @@
+"""Densities on a grid, the mixtures of the task, and their energy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ired_jax.energies import density as energies
+from ired_jax.metrics import densities
+from ired_jax.tasks import density
+from tests import toys
+from tests.mutants import Mutant, one
+
+GRID = densities.Grid(6.0, 96)
+kinds = pytest.mark.parametrize("kind", density.KINDS)
+
+
+def _log_gaussian(points, mean, deviation):
+    """Not normalised: what is under test has to do it."""
+    offset = np.float64(points) - mean
+    return jnp.float32(-np.sum(offset**2, axis=1) / (2 * deviation**2) + 17.0)
+
+
+def _gaussian_kl(mean_p, deviation_p, mean_q, deviation_q):
+    """Of isotropic Gaussians in two dimensions, closed form."""
+    ratio = (deviation_p / deviation_q) ** 2
+    shift = np.sum((np.subtract(mean_p, mean_q)) ** 2) / (2 * deviation_q**2)
+    return ratio - 1 - np.log(ratio) + shift
+
+
+@pytest.mark.parametrize(
+    "p, q",
+    [
+        (((0.0, 0.0), 0.5), ((0.0, 0.0), 0.5)),
+        (((0.3, -0.2), 0.4), ((0.0, 0.1), 0.8)),
+        (((0.0, 0.1), 0.8), ((0.3, -0.2), 0.4)),
+    ],
+)
+def test_the_divergence_of_gaussians_is_the_closed_form(p, q):
+    points = GRID.points
+    found = densities.kl_divergence(
+        GRID, _log_gaussian(points, *p), _log_gaussian(points, *q)
+    )
+    np.testing.assert_allclose(found, _gaussian_kl(*p, *q), rtol=1e-4, atol=2e-6)
+
+
+def test_a_density_of_a_network_s_energy_adds_up_to_one_and_keeps_its_shape():
+    def energy_fn(y):
+        return jnp.sum((y - 0.5) ** 2) / (2 * 0.7**2) + 100.0
+
+    log_q = np.float64(densities.log_density(GRID, energy_fn))
+    assert abs(np.sum(np.exp(log_q)) * (12 / 96) ** 2 - 1) < 1e-4
+    offset = np.sum((np.float64(GRID.points) - 0.5) ** 2, axis=1)
+    expected = -offset / (2 * 0.7**2) - np.log(2 * np.pi * 0.7**2)
+    np.testing.assert_allclose(log_q, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_point_where_the_data_are_not_counts_nothing():
+    log_p = jnp.zeros(GRID.cells**2).at[0].set(-jnp.inf)
+    kl = densities.kl_divergence(GRID, log_p, jnp.zeros(GRID.cells**2))
+    # Uniform on all cells but one, against all of them.
+    np.testing.assert_allclose(kl, np.log(96**2 / (96**2 - 1)), atol=1e-5)
+
+
+def test_the_grid_s_points_are_the_centres_of_its_cells():
+    points = np.asarray(densities.Grid(1.0, 2).points)
+    expected = [(-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)]
+    np.testing.assert_allclose(points, expected)
+
+
+# --- the task ---------------------------------------------------------------------
+
+
+def _log_mixture(kind, y):
+    """NumPy float64: y [N, 2] -> log density [N]."""
+    means, deviation = density.centres(kind), density.DEVIATION[kind]
+    squares = np.sum((np.float64(y)[:, None] - means) ** 2, axis=-1)
+    values = np.exp(-squares / (2 * deviation**2)) / (2 * np.pi * deviation**2)
+    return np.log(np.mean(values, axis=1))
+
+
+def _samples(kind, count=4000):
+    task = density.make_density(kind=kind)
+    keys = jax.random.split(jax.random.key(0), count)
+    draw = toys.jit(jax.vmap(lambda key: task.train.draw((), key)))
+    x, y = draw(keys)
+    assert x == ()
+    return task, np.asarray(y)
+
+
+@kinds
+def test_samples_follow_the_density_that_is_written_down(kind):
+    """The mean of log p over samples is minus the entropy, by the grid."""
+    _, y = _samples(kind)
+    assert np.max(np.abs(y)) < density.HALF_WIDTH
+    values = _log_mixture(kind, y)
+    points = np.float64(density.GRID.points)
+    area = (2 * density.HALF_WIDTH / density.GRID.cells) ** 2
+    with np.errstate(divide="ignore"):
+        log_p = _log_mixture(kind, points)
+    p = np.exp(log_p) * area
+    assert abs(np.sum(p) - 1) < 1e-6
+    negative_entropy = np.sum(np.where(p > 0, p * np.maximum(log_p, -1e3), 0))
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values) - negative_entropy) < 5 * error
+    # And no centre is left out: counts by the nearest one.
+    means = density.centres(kind)
+    nearest = np.argmin(np.sum((y[:, None] - means) ** 2, axis=-1), axis=1)
+    assert len(np.unique(nearest)) > 0.98 * len(means)
+
+
+@kinds
+def test_the_divergence_of_the_data_from_itself_is_zero(kind):
+    task = density.make_density(kind=kind)
+    means = jnp.float32(density.centres(kind))
+
+    def energy_fn(x, y, t):
+        assert x == ()
+        return 3.0 - density.log_density(y, means, density.DEVIATION[kind])
+
+    kl = task.evaluators["kl"].of_model
+    assert abs(toys.jit(lambda: kl(energy_fn, jax.random.key(0)))()) < 1e-5
+
+
+@kinds
+def test_the_divergence_from_a_flat_model_is_log_area_less_entropy(kind):
+    task, y = _samples(kind)
+    found = task.evaluators["kl"].of_model(lambda x, y, t: 0 * y[0], jax.random.key(0))
+    # KL(p | uniform) = E log p + log area.
+    values = _log_mixture(kind, y) + 2 * np.log(2 * density.HALF_WIDTH)
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(float(found) - np.mean(values)) < 5 * error
+    assert task.evaluators["kl"].better == "low"
+    assert task.primary in task.evaluators
+
+
+def test_the_kinds_are_different_densities_and_others_are_refused():
+    means = [density.centres(kind) for kind in density.KINDS]
+    assert len({len(mean) for mean in means}) == 3
+    for mean, kind in zip(means, density.KINDS, strict=True):
+        room = density.HALF_WIDTH - np.max(np.abs(mean))
+        assert room > 7 * density.DEVIATION[kind]
+    with pytest.raises(ValueError, match="kind='star'"):
+        density.make_density(kind="star")
+
+
+# --- the energy -------------------------------------------------------------------
+
+
+def test_the_energy_has_no_condition_and_grows_without_end():
+    energy = energies.make_density(2, width=8, layers=2)
+    params, t = energy.init(jax.random.key(0)), jnp.int32(0)
+    far = energy(params, (), jnp.array([1e3, 1e3]), t)
+    assert far > 1e4
+    assert abs(energy(params, (), jnp.array([0.1, 0.2]), t)) < 100
+    with pytest.raises(ValueError, match="x: must be"):
+        energy(params, jnp.ones(2), jnp.ones(2), t)
+    with pytest.raises(AssertionError):
+        energy(params, (), jnp.ones(3), t)
+    with pytest.raises(ValueError, match="width=0"):
+        energies.make_density(2, width=0)
+
+
+MUTANTS = [
+    Mutant(
+        "density",
+        "the divergence has the wrong sign",
+        "ired_jax.metrics.densities",
+        one("p * (log_p - log_q)", "p * (log_q - log_p)"),
+        test_the_divergence_of_gaussians_is_the_closed_form,
+        {"p": ((0.3, -0.2), 0.4), "q": ((0.0, 0.1), 0.8)},
+    ),
+    Mutant(
+        "density",
+        "the divergence is weighted by the model",
+        "ired_jax.metrics.densities",
+        one("p = jnp.exp(log_p + grid", "p = jnp.exp(log_q + grid"),
+        test_the_divergence_of_gaussians_is_the_closed_form,
+        {"p": ((0.3, -0.2), 0.4), "q": ((0.0, 0.1), 0.8)},
+    ),
+    Mutant(
+        "density",
+        "the normaliser forgets the cells' area",
+        "ired_jax.metrics.densities",
+        one(
+            "jax.nn.logsumexp(log_values) - grid.log_area",
+            "jax.nn.logsumexp(log_values)",
+        ),
+        test_a_density_of_a_network_s_energy_adds_up_to_one_and_keeps_its_shape,
+    ),
+    Mutant(
+        "density",
+        "the model is not normalised",
+        "ired_jax.metrics.densities",
+        one(
+            "log_p, log_q = log_normalised(grid, log_p), log_normalised(grid, log_q)",
+            "log_p = log_normalised(grid, log_p)",
+        ),
+        test_the_divergence_of_gaussians_is_the_closed_form,
+        {"p": ((0.3, -0.2), 0.4), "q": ((0.0, 0.1), 0.8)},
+    ),
+    Mutant(
+        "density",
+        "energies are taken for log densities",
+        "ired_jax.metrics.densities",
+        one("grid, -jax.lax.map", "grid, jax.lax.map"),
+        test_a_density_of_a_network_s_energy_adds_up_to_one_and_keeps_its_shape,
+    ),
+    Mutant(
+        "density",
+        "draws are narrower than the density says",
+        "ired_jax.tasks.density",
+        one("mean + deviation * jax", "mean + 0.8 * deviation * jax"),
+        test_samples_follow_the_density_that_is_written_down,
+        {"kind": "spirals"},
+    ),
+]
