@@ -46,14 +46,16 @@ class Energy(NamedTuple):
 
     Calling it is calling `apply`. `bind`, where there is one, gives the same number
     with the parts that do not depend on y computed once; both agree, and a test holds
-    that for every energy. `propose`, where there is one, is the answer that the network
-    inside an energy of the form |y - a F|^2 / (2 s) aims at.
+    that for every energy. An energy of the form |y - a F|^2 / (2 s) may show its F:
+    `propose` gives the answers after each round of the network inside, leaves [R, ...]
+    of y's, the last of them F; `unrolled(R)` is the same energy with so many rounds.
     """
 
     init: Callable[[Array], Params]
     apply: Callable[[Params, Tree, Tree, Array], Array]
     bind: Callable[[Params, Tree, Array], EnergyFn] | None = None
     propose: Callable[[Params, Tree, Tree, Array], Tree] | None = None
+    unrolled: Callable[[int], "Energy"] | None = None
 
     def __call__(self, params: Params, x: Tree, y: Tree, t: Array) -> Array:
         return self.apply(params, x, y, t)

@@ -13,6 +13,7 @@ so there is no gradient at them.
 Source: this project; means over units as in Palm et al., arXiv 1711.08028.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import chex
@@ -21,8 +22,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
+from ired_jax.energies.aimed import around, first_state
 from ired_jax.fields import Field
-from ired_jax.types import Array, Energy, Params
+from ired_jax.types import Array, Box, Energy, Params
 
 
 class Layer(nn.Module):
@@ -59,7 +61,6 @@ class Board(nn.Module):
 
     channels: int
     layers: int
-    rounds: int
     num_levels: int
 
     def setup(self):
@@ -68,11 +69,14 @@ class Board(nn.Module):
         self.levels = nn.Embed(self.num_levels, 2 * self.layers * self.channels)
         self.norm, self.head = nn.LayerNorm(), nn.Dense(1)
 
-    def __call__(self, known: Array, y: Array, is_free: Array, t: Array) -> Array:
+    def __call__(
+        self, known: Array, y: Array, is_free: Array, t: Array, rounds: int
+    ) -> Array:
         levels = self.levels(t).reshape(self.layers, 2, self.channels)
         is_free = jnp.broadcast_to(is_free, y.shape).astype(y.dtype)
-        h, answer, answers = 0.0, known, []
-        for _ in range(self.rounds):
+        h = is_free[..., None] * first_state(y, self.channels)
+        answer, answers = known, []
+        for _ in range(rounds):
             seen = jnp.stack([known, y, answer, is_free], -1)
             h = h + self.inputs(seen)
             for layer, (gain, bias) in zip(self.stack, levels, strict=True):
@@ -86,10 +90,11 @@ class Board(nn.Module):
 
 def make_board(
     schedule: Schedule,
+    box: Callable[[Array], Box],
     *,
     channels: Annotated[int, Field("features of an entry", at_least=1)] = 32,
     layers: Annotated[int, Field("layers of a round", at_least=1)] = 4,
-    rounds: Annotated[int, Field("times they are applied", at_least=1)] = 4,
+    rounds: Annotated[int, Field("times they are applied", at_least=1)] = 6,
 ) -> Energy:
     """Makes the energy: x [9, 9] digits, 0 where unknown, y [9, 9, 9], t () -> ().
 
@@ -102,26 +107,19 @@ def make_board(
         raise ValueError(
             f"channels={channels}, layers={layers}, rounds={rounds}: at least 1 each"
         )
-    network = Board(channels, layers, rounds, schedule.num_levels)
+    network = Board(channels, layers, schedule.num_levels)
 
     def inputs(x: Array, y: Array) -> tuple[Array, Array, Array]:
         chex.assert_shape([x, y], [(9, 9), (9, 9, 9)])
         is_free = (x == 0)[..., None]
         known = jnp.where(is_free, 0.0, 2 * jax.nn.one_hot(x - 1, 9) - 1)
-        return known, jnp.where(is_free, y, 0.0), is_free
+        return known, y, is_free
 
     def init(key: Array) -> Params:
         given, y = jnp.zeros((9, 9), jnp.int8), jnp.zeros((9, 9, 9))
-        return network.init(key, *inputs(given, y), jnp.int32(0))["params"]
+        return network.init(key, *inputs(given, y), jnp.int32(0), 1)["params"]
 
-    def propose(params: Params, x: Array, y: Array, t: Array) -> Array:
-        return network.apply({"params": params}, *inputs(x, y), t)[-1]
+    def answers(params: Params, x: Array, y: Array, t: Array, rounds: int) -> Array:
+        return network.apply({"params": params}, *inputs(x, y), t, rounds)
 
-    def apply(params: Params, x: Array, y: Array, t: Array) -> Array:
-        chex.assert_rank(t, 0)
-        _, free_y, is_free = inputs(x, y)
-        aim = schedule.a[t] * propose(params, x, y, t)
-        gap = jnp.where(is_free, free_y - aim, 0.0)
-        return jnp.sum(gap**2) / (2 * schedule.temperature[t])
-
-    return Energy(init, apply, propose=propose)
+    return around(schedule, box, init, answers, rounds)

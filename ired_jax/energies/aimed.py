@@ -1,0 +1,79 @@
+"""Energies around what a network proposes, for answers of which a part may be known.
+
+    E = sum over free elements of (y - a_t F(x, y, t))^2 / (2 s_t)
+
+F is applied in rounds and proposes an answer after each; the last one counts. Where F
+does not depend on y the denoised answer is F itself, so training starts as a denoiser.
+The gradient of F is the part that only an energy has. Known elements are put in for y:
+no gradient there. Source: this project.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from ired_jax import boxes, trees
+from ired_jax.diffusion import Schedule
+from ired_jax.types import Array, Box, Energy, Params, Tree
+
+Rounds = Callable[[Params, Tree, Tree, Array, int], Tree]  # -> answers, [R, ...]
+
+
+def around(
+    schedule: Schedule,
+    box: Callable[[Tree], Box] | None,
+    init: Callable[[Array], Params],
+    answers: Rounds,
+    rounds: int,
+) -> Energy:
+    """The energy around a network; E >= 0.
+
+    Args:
+      schedule: the levels.
+      box: of the task, says which elements are known.
+      init: key -> parameters, whatever the number of rounds.
+      answers: (params, x, y, t, rounds) -> an answer after each round, leaves
+        [rounds, ...]. The y that it gets is 0 at known elements; what it says there is
+        replaced by what is known.
+      rounds: how many.
+
+    Raises:
+      ValueError: rounds < 1.
+    """
+    if rounds < 1:
+        raise ValueError(f"energy.rounds={rounds}: must be at least 1")
+
+    def propose(params: Params, x: Tree, y: Tree, t: Array) -> Tree:
+        bounds = box(x) if box else None
+        found = answers(params, x, boxes.still(bounds, y), t, rounds)
+        return jax.vmap(lambda answer: boxes.hold(bounds, answer))(found)
+
+    def apply(params: Params, x: Tree, y: Tree, t: Array) -> Array:
+        chex.assert_rank(t, 0)
+        answer = jax.tree.map(lambda leaf: leaf[-1], propose(params, x, y, t))
+        gap = jax.tree.map(lambda y, aim: y - schedule.a[t] * aim, y, answer)
+        gap = boxes.still(box(x) if box else None, gap)
+        return trees.total(trees.squares(gap)) / (2 * schedule.temperature[t])
+
+    def unrolled(rounds: int) -> Energy:
+        return around(schedule, box, init, answers, rounds)
+
+    return Energy(init, apply, propose=propose, unrolled=unrolled)
+
+
+def first_state(y: Array, channels: int) -> Array:
+    """Noise for a network's first state, as many channels [..., c] of every y [...].
+
+        sqrt(2) cos(w_k y + 2 pi k / golden),    w_k from 20 to 60
+
+    Of a noised y they are as good as independent draws of variance 1, so inference
+    starts each level from another state, and the network learns to reason on from
+    anywhere. Each entry has its own from its own y alone: what permutes the entries
+    permutes the state. No gradient flows through it: it would be that of noise.
+    """
+    rates = 20.0 + 40.0 * jnp.arange(channels) / channels
+    phases = 2 * jnp.pi * 0.618034 * jnp.arange(channels)
+    waves = jnp.cos(jax.lax.stop_gradient(y)[..., None] * rates + phases)
+    return jnp.sqrt(2.0) * waves
