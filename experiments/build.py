@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from experiments import fields
 from experiments.errors import UserError
 from experiments.parts import (
+    MOVES,
     NETWORK,
     OBJECTIVES,
     TASK,
@@ -30,12 +31,14 @@ from experiments.parts import (
     make_energy,
     make_optimizer,
     make_periods,
+    search_maker,
 )
 from ired_jax import energies, objectives, tasks, training
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Choice, Choices, Field, Names, Package, Part
 from ired_jax.objectives.base import Objective
 from ired_jax.precision import in_precision, make_loss_energy
+from ired_jax.samplers.search import Search
 from ired_jax.tasks.base import Inference, Task
 from ired_jax.training import Ema, TrainState
 from ired_jax.types import Array, Energy, Example, Tree
@@ -56,6 +59,7 @@ class Experiment(NamedTuple):
     block_rows: int | None
     periods: Periods
     evaluation: Evaluation
+    search: Search | None
     seeds: tuple[int, ...]
 
     @property
@@ -135,6 +139,7 @@ def make_experiment(
     optimizer: Annotated[optax.GradientTransformation, Part(make_optimizer, "train")],
     ema: Annotated[Ema, Part(Ema, "train")],
     evaluation: Annotated[Evaluation, Part(Evaluation, "eval")],
+    search: Annotated[Search | None, Choice(search_maker, MOVES, "eval")] = 0,
 ) -> Experiment:
     """Puts the parts together."""
     del data, network, loss_energy
@@ -163,6 +168,7 @@ def make_experiment(
         block_rows=block_rows,
         periods=periods,
         evaluation=evaluation,
+        search=search,
         seeds=tuple(range(seed, seed + num_seeds)),
     )
 

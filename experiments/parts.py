@@ -9,12 +9,20 @@ from experiments.views.base import view_of
 from ired_jax import blocks, diffusion, tasks, trees
 from ired_jax.energies.spectral import normalise
 from ired_jax.fields import Field, Names, Package
+from ired_jax.samplers.search import Search, make_search
 from ired_jax.tasks.base import Task
 from ired_jax.types import Energy, Example
 
 TASK = Field("a module of ired_jax/tasks, or one's own", group="task", name="name")
 NETWORK = Field(
     "a module of ired_jax/energies, or one's own", group="energy", name="name"
+)
+MOVES = Field(
+    "of a search from each answer, noise and its removal; 0: none",
+    at_least=0,
+    group="eval",
+    name="moves",
+    other=2,
 )
 OBJECTIVES = Field(
     "what is lowered, modules of ired_jax/objectives or one's own",
@@ -36,6 +44,14 @@ class Evaluation(NamedTuple):
     batch_size: Annotated[
         int, Field("any; the result does not depend on it", at_least=1, on_resume=True)
     ] = 2_048
+    block: Annotated[
+        int,
+        Field(
+            "rows drawn and solved together, whatever the batch; moves last bits",
+            at_least=1,
+            on_resume=True,
+        ),
+    ] = 256
 
 
 class Periods(NamedTuple):
@@ -46,6 +62,11 @@ class Periods(NamedTuple):
     log_every: int
     eval_every: int
     patience: int
+
+
+def search_maker(moves: int) -> Callable[..., Search] | None:
+    """A search after inference, if it has any moves."""
+    return make_search if moves else None
 
 
 class Data(Mapping):

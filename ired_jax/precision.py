@@ -37,7 +37,11 @@ def in_precision(energy: Energy, precision: str) -> Energy:
         grad = getattr(energy_fn, "grad", None)
         return at(energy_fn) if grad is None else WithGrad(at(energy_fn), at(grad))
 
-    return energy._replace(apply=at(energy.apply), bind=bind_at)
+    parts = {"propose": energy.propose, "denoise": energy.denoise}
+    parts = {name: function and at(function) for name, function in parts.items()}
+    if energy.answering is not None:
+        parts["answering"] = in_precision(energy.answering, precision)
+    return energy._replace(apply=at(energy.apply), bind=bind_at, **parts)
 
 
 def make_loss_energy(

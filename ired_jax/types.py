@@ -48,14 +48,21 @@ class Energy(NamedTuple):
     with the parts that do not depend on y computed once; both agree, and a test holds
     that for every energy. An energy of the form |y - a F|^2 / (2 s) may show its F:
     `propose` gives the answers after each round of the network inside, leaves [R, ...]
-    of y's, the last of them F; `unrolled(R)` is the same energy with so many rounds.
+    of y's, the last of them F.
+
+    How it is used to answer, each optional: `answering`, the energy that does, of the
+    same parameters; `denoise`, (params, x, y, t) -> y_0, else by the gradient; `score`,
+    (params, x, y_0) -> (), what answers to one x are ranked by, the least first, else
+    E(x, a_0 y_0, 0).
     """
 
     init: Callable[[Array], Params]
     apply: Callable[[Params, Tree, Tree, Array], Array]
     bind: Callable[[Params, Tree, Array], EnergyFn] | None = None
     propose: Callable[[Params, Tree, Tree, Array], Tree] | None = None
-    unrolled: Callable[[int], "Energy"] | None = None
+    answering: "Energy | None" = None
+    denoise: Callable[[Params, Tree, Tree, Array], Tree] | None = None
+    score: Callable[[Params, Tree, Tree], Array] | None = None
 
     def __call__(self, params: Params, x: Tree, y: Tree, t: Array) -> Array:
         return self.apply(params, x, y, t)

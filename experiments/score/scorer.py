@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.build import Experiment
 from experiments.errors import UserError
-from experiments.score.solver import BLOCK, HELD_OUT_SEED, lowest_of, solver
+from experiments.score.solver import HELD_OUT_SEED, lowest_of, solver
 from ired_jax import boxes, diffusion, training, trees
 from ired_jax.tasks.base import Inference, Metric, Task, held_out
 from ired_jax.types import (
@@ -103,10 +103,11 @@ class Scorer:
         """The fixed held-out rows: leaves [N, ...], N as far as the split has them."""
         source, key = self.splits[split], held_out_key([*self.splits].index(split))
         count = min(num_examples, source.size or num_examples)
-        last = (source.size or num_examples + BLOCK) - 1
+        block = self.evaluation.block
+        last = (source.size or num_examples + block) - 1
         parts = []
-        for first in range(0, count, BLOCK):
-            index = np.minimum(first + np.arange(BLOCK), last)
+        for first in range(0, count, block):
+            index = np.minimum(first + np.arange(block), last)
             parts.append(self._draw[split](source.data, key, index))
         return _first(_joined(parts), count)
 
@@ -184,9 +185,9 @@ class Scorer:
         Filled up to whole blocks here: a compiler that saw it would share work.
         """
         count = len(jax.tree.leaves(examples.y)[0])
-        size = min(self.evaluation.batch_size, count)
+        size, block = min(self.evaluation.batch_size, count), self.evaluation.block
         for first in range(0, count, size):
-            index = first + np.arange(-(-size // BLOCK) * BLOCK)
+            index = first + np.arange(-(-size // block) * block)
             take = np.minimum(index, count - 1)
             rows = jax.tree.map(lambda leaf, take=take: leaf[take], examples)
             yield index, rows, min(size, count - first)

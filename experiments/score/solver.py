@@ -8,12 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.build import Experiment
-from ired_jax import boxes, trees
+from ired_jax import boxes, diffusion, trees
 from ired_jax.samplers import inference
+from ired_jax.samplers.inference import SolveInfo
+from ired_jax.samplers.search import metropolis
 from ired_jax.tasks.base import Inference, Source
-from ired_jax.types import Array, Box, Landscape, Params, Stream, Tree, stream_key
+from ired_jax.types import (
+    Array,
+    Box,
+    Example,
+    Landscape,
+    Params,
+    Stream,
+    Tree,
+    stream_key,
+)
 
-BLOCK = 256  # rows drawn and solved together, whatever the evaluation batch
 HELD_OUT_SEED = 2406_11179  # of the fixed draws that every run is scored on
 
 
@@ -28,48 +38,97 @@ def widened(box: Box | None, half_width: Array | float, y: Tree) -> Box | float:
 
 
 def solver(
-    experiment: Experiment, source: Source, how: Inference | None = None
+    experiment: Experiment,
+    source: Source,
+    how: Inference | None = None,
+    *,
+    trace: bool = False,
 ) -> Callable:
     """(params, x, index [B], restart () = 0) -> (y_0, SolveInfo), leaves [B, ...].
 
     Jitted and vmapped; each restart has start noise of its own. `how` is by default the
-    experiment's.
+    experiment's; `trace` also gives the answer after each level. The energy of the
+    information is what answers to one x are ranked by.
     """
-    how, like = how or experiment.inference, experiment.task.example.y
-
-    def one(params, restart, x, index):
-        root = stream_key(jax.random.key(HELD_OUT_SEED), restart, Stream.EVAL_START)
-        box = source.box(x) if source.box else None
-        return inference.solve(
-            jax.random.fold_in(root, index),
-            Landscape(experiment.energy, params, x),
-            experiment.schedule,
-            like,
-            num_steps=how.num_steps,
-            double_steps=how.double_steps,
-            tolerance=how.tolerance or None,
-            noise=how.noise,
-            bounds=widened(box, how.bounds, like) if how.bounds else box,
-        )
+    how, like = how or experiment.inference, source_example(source).y
+    answer = partial(_answer, experiment, source.box, how, like, trace)
+    block_size = experiment.evaluation.block
 
     def block(params, restart, rows):
-        return jax.vmap(one, in_axes=(None, None, 0, 0))(params, restart, *rows)
+        return jax.vmap(answer, in_axes=(None, None, 0, 0))(params, restart, *rows)
 
     @jax.jit
     def solve(params, x, index, restart=0):
         # Products of other shapes round differently, an accepted step flips on the last
         # bit, and near float accuracy a score would follow its batch: every row is
-        # solved among BLOCK rows. What is left is the row's place in its block.
-        count, num_blocks = len(index), -(-len(index) // BLOCK)
-        take = np.minimum(np.arange(num_blocks * BLOCK), count - 1)
+        # solved among as many rows. What is left is the row's place in its block.
+        count, num_blocks = len(index), -(-len(index) // block_size)
+        take = np.minimum(np.arange(num_blocks * block_size), count - 1)
         rows = jax.tree.map(
-            lambda leaf: leaf[take].reshape(num_blocks, BLOCK, *leaf.shape[1:]),
+            lambda leaf: leaf[take].reshape(num_blocks, block_size, *leaf.shape[1:]),
             (x, index),
         )
         answers = jax.lax.map(partial(block, params, restart), rows)
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], answers)
 
     return solve
+
+
+def source_example(source: Source) -> Example:
+    """Shapes and dtypes of one example of a source."""
+    return jax.eval_shape(source.draw, source.data, jax.random.key(0))
+
+
+def _answer(
+    experiment: Experiment,
+    box: Callable | None,
+    how: Inference,
+    like: Tree,
+    trace: bool,
+    params: Params,
+    restart: Array,
+    x: Tree,
+    index: Array,
+) -> tuple[Tree, SolveInfo]:
+    """The answer to one row, and after it a search if there is one."""
+    energy = experiment.energy.answering or experiment.energy
+    schedule, search = experiment.schedule, experiment.search
+    root = stream_key(jax.random.key(HELD_OUT_SEED), restart, Stream.EVAL_START)
+    key, box = jax.random.fold_in(root, index), box(x) if box else None
+    bounds = widened(box, how.bounds, like) if how.bounds else box
+    rounded = experiment.task.round or (lambda y: y)
+    descend = partial(
+        inference.solve_from,
+        energy_fn=Landscape(energy, params, x),
+        schedule=schedule,
+        num_steps=how.num_steps,
+        double_steps=how.double_steps,
+        tolerance=how.tolerance or None,
+        noise=how.noise,
+        bounds=bounds,
+        trace=trace,
+        denoise=energy.denoise and partial(energy.denoise, params, x),
+    )
+    y0, info = descend(trees.normal(key, like), key=key)
+
+    def score(y0: Tree) -> Array:
+        if energy.score is not None:
+            return energy.score(params, x, y0)
+        y = jax.tree.map(lambda leaf: schedule.a[0] * leaf, rounded(y0))
+        return energy(params, x, y, jnp.int32(0))
+
+    def move(key: Array, y0: Tree) -> Tree:
+        eps = boxes.still(bounds, trees.normal(key, y0))
+        y = diffusion.q_sample(schedule, rounded(y0), jnp.int32(search.level), eps)
+        return descend(y, key=key, level=search.level)[0]
+
+    if energy.score is not None or experiment.task.round is not None:
+        info = info._replace(energy=score(y0))
+    if search is not None:
+        options = {"num_moves": search.moves, "temperature": search.temperature}
+        y0, found = metropolis(key, score, move, y0, **options)
+        info = info._replace(energy=found.energy)
+    return y0, info
 
 
 def lowest_of(

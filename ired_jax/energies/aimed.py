@@ -9,6 +9,7 @@ no gradient there. Source: this project.
 """
 
 from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import chex
 import jax
@@ -16,9 +17,35 @@ import jax.numpy as jnp
 
 from ired_jax import boxes, trees
 from ired_jax.diffusion import Schedule
+from ired_jax.fields import Field
 from ired_jax.types import Array, Box, Energy, Params, Tree
 
 Rounds = Callable[[Params, Tree, Tree, Array, int], Tree]  # -> answers, [R, ...]
+
+
+class Answering(NamedTuple):
+    """How the energy is used at inference."""
+
+    rounds: Annotated[
+        int,
+        Field("of the energy's network; 0: as in training", at_least=0, group="eval"),
+    ] = 0
+    denoise: Annotated[
+        str,
+        Field(
+            "y_0 of a level by the gradient of E, or F itself (a third of the work)",
+            one_of=("gradient", "proposal"),
+            group="eval",
+        ),
+    ] = "proposal"
+    choose: Annotated[
+        str,
+        Field(
+            "of several answers that of least energy, or least doubt sum(1 - y_0^2)",
+            one_of=("energy", "doubt"),
+            group="eval",
+        ),
+    ] = "energy"
 
 
 def around(
@@ -27,6 +54,7 @@ def around(
     init: Callable[[Array], Params],
     answers: Rounds,
     rounds: int,
+    answering: Answering | None = None,
 ) -> Energy:
     """The energy around a network; E >= 0.
 
@@ -38,6 +66,7 @@ def around(
         [rounds, ...]. The y that it gets is 0 at known elements; what it says there is
         replaced by what is known.
       rounds: how many.
+      answering: how it is used at inference; None: as any energy.
 
     Raises:
       ValueError: rounds < 1.
@@ -57,10 +86,25 @@ def around(
         gap = boxes.still(box(x) if box else None, gap)
         return trees.total(trees.squares(gap)) / (2 * schedule.temperature[t])
 
-    def unrolled(rounds: int) -> Energy:
-        return around(schedule, box, init, answers, rounds)
+    energy = Energy(init, apply, propose=propose)
+    if answering is None:
+        return energy
+    deeper = around(schedule, box, init, answers, answering.rounds or rounds)
 
-    return Energy(init, apply, propose=propose, unrolled=unrolled)
+    def denoise(params: Params, x: Tree, y: Tree, t: Array) -> Tree:
+        return jax.tree.map(lambda leaf: leaf[-1], deeper.propose(params, x, y, t))
+
+    if answering.denoise == "proposal":
+        deeper = deeper._replace(denoise=denoise)
+    if answering.choose == "doubt":
+        deeper = deeper._replace(score=_doubt)
+    return energy._replace(answering=deeper)
+
+
+def _doubt(params: Params, x: Tree, y0: Tree) -> Array:
+    """sum (1 - y_0^2): 0 where every element is +-1, what a network calls certain."""
+    del params, x
+    return trees.total(jax.tree.map(lambda leaf: 1 - leaf**2, y0))
 
 
 def first_state(y: Array, channels: int) -> Array:

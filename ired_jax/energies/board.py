@@ -22,13 +22,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import around, first_state
-from ired_jax.fields import Field
+from ired_jax.energies.aimed import Answering, around, first_state
+from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
+
+ANSWERING = Answering(rounds=12)
 
 
 class Layer(nn.Module):
-    """h [9, 9, 9, c] -> h + change; gain and bias [c] are those of the level."""
+    """h [3, 3, 3, 3, 9, c] -> h + change; gain and bias [c] are those of the level."""
 
     channels: int
 
@@ -36,28 +38,31 @@ class Layer(nn.Module):
         def linear(use_bias=False):
             return nn.Dense(self.channels, use_bias=use_bias)
 
-        self.norm = nn.LayerNorm()
         self.entry, self.block, self.cell = linear(True), linear(), linear()
         self.line = linear()  # of rows and columns alike: transposing is a symmetry
         self.out = linear(True)
 
     def __call__(self, h: Array, gain: Array, bias: Array) -> Array:
-        gain, bias = (v.reshape(1, 1, 1, -1) for v in (gain, bias))
-        z = self.norm(h)
-        # A mean first and the product then: a product of a ninth of the entries.
-        block = self.block(z.reshape(3, 3, 3, 3, *z.shape[2:]).mean((1, 3)))
+        z = normalised(h)
+
+        def mean(axes):  # first the mean, then the product: of a ninth of the entries
+            return z.mean(axes, keepdims=True)
+
         mixed = (
             self.entry(z)
-            + self.line(z.mean(0, keepdims=True))
-            + self.line(z.mean(1, keepdims=True))
-            + self.cell(z.mean(2, keepdims=True))
-            + block.repeat(3, 0).repeat(3, 1)
+            + self.line(mean((0, 1)))
+            + self.line(mean((2, 3)))
+            + self.block(mean((1, 3)))
+            + self.cell(mean(4))
         )
-        return h + self.out(nn.swish(mixed * (1 + gain) + bias))
+        return h + self.out(bend(mixed * (1 + _wide(gain)) + _wide(bias)))
 
 
 class Board(nn.Module):
-    """(known, y [9, 9, 9], is_free [9, 9, 1], t) -> F after each round [R, 9, 9, 9]."""
+    """(known, y, is_free, t, R) -> F after each round [R, ..].
+
+    Arrays are [band, row, stack, column, digit], [3, 3, 3, 3, 9]: all units are axes.
+    """
 
     channels: int
     layers: int
@@ -67,25 +72,37 @@ class Board(nn.Module):
         self.inputs = nn.Dense(self.channels)
         self.stack = [Layer(self.channels) for _ in range(self.layers)]
         self.levels = nn.Embed(self.num_levels, 2 * self.layers * self.channels)
-        self.norm, self.head = nn.LayerNorm(), nn.Dense(1)
+        self.head = nn.Dense(1)
 
     def __call__(
         self, known: Array, y: Array, is_free: Array, t: Array, rounds: int
     ) -> Array:
         levels = self.levels(t).reshape(self.layers, 2, self.channels)
-        is_free = jnp.broadcast_to(is_free, y.shape).astype(y.dtype)
         h = is_free[..., None] * first_state(y, self.channels)
         answer, answers = known, []
         for _ in range(rounds):
-            seen = jnp.stack([known, y, answer, is_free], -1)
-            h = h + self.inputs(seen)
+            h = h + self.inputs(jnp.stack([known, y, answer, is_free], -1))
             for layer, (gain, bias) in zip(self.stack, levels, strict=True):
                 h = layer(h, gain, bias)
-            logits = self.head(self.norm(h))[..., 0]
+            logits = self.head(normalised(h))[..., 0]
             digits = 2 * jax.nn.softmax(logits, axis=-1) - 1
             answer = jnp.where(is_free > 0, digits, known)
             answers.append(answer)
         return jnp.stack(answers)
+
+
+def normalised(h: Array) -> Array:
+    """h over its root mean square over channels, without weights: the next has them."""
+    return h * jax.lax.rsqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6)
+
+
+def bend(h: Array) -> Array:
+    """h / 2 (1 + h / sqrt(1 + h^2)), like swish, without its costly exponential."""
+    return h / 2 * (1 + h * jax.lax.rsqrt(1 + h**2))
+
+
+def _wide(v: Array) -> Array:
+    return v.reshape(1, 1, 1, 1, 1, -1)
 
 
 def make_board(
@@ -95,6 +112,7 @@ def make_board(
     channels: Annotated[int, Field("features of an entry", at_least=1)] = 32,
     layers: Annotated[int, Field("layers of a round", at_least=1)] = 4,
     rounds: Annotated[int, Field("times they are applied", at_least=1)] = 6,
+    answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:
     """Makes the energy: x [9, 9] digits, 0 where unknown, y [9, 9, 9], t () -> ().
 
@@ -109,17 +127,19 @@ def make_board(
         )
     network = Board(channels, layers, schedule.num_levels)
 
-    def inputs(x: Array, y: Array) -> tuple[Array, Array, Array]:
+    def inputs(x: Array, y: Array) -> list[Array]:
         chex.assert_shape([x, y], [(9, 9), (9, 9, 9)])
-        is_free = (x == 0)[..., None]
+        is_free = jnp.broadcast_to((x == 0)[..., None], y.shape)
         known = jnp.where(is_free, 0.0, 2 * jax.nn.one_hot(x - 1, 9) - 1)
-        return known, y, is_free
+        arrays = known, y, is_free.astype(y.dtype)
+        return [array.reshape(3, 3, 3, 3, 9) for array in arrays]
 
     def init(key: Array) -> Params:
         given, y = jnp.zeros((9, 9), jnp.int8), jnp.zeros((9, 9, 9))
         return network.init(key, *inputs(given, y), jnp.int32(0), 1)["params"]
 
     def answers(params: Params, x: Array, y: Array, t: Array, rounds: int) -> Array:
-        return network.apply({"params": params}, *inputs(x, y), t, rounds)
+        found = network.apply({"params": params}, *inputs(x, y), t, rounds)
+        return found.reshape(rounds, 9, 9, 9)
 
-    return around(schedule, box, init, answers, rounds)
+    return around(schedule, box, init, answers, rounds, answering)

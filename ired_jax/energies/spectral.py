@@ -49,7 +49,22 @@ def normalise(energy: Energy, *, num_iterations: int = 20) -> Energy:
     def apply(params: Params, x: Array, y: Array, t: Array) -> Array:
         return energy.apply(normalised(params, num_iterations), x, y, t)
 
-    return Energy(energy.init, apply, bind)
+    def of_normalised(function):
+        def call(params: Params, *args):
+            return function(normalised(params, num_iterations), *args)
+
+        return function and call
+
+    answering = energy.answering
+    return Energy(
+        energy.init,
+        apply,
+        bind,
+        propose=of_normalised(energy.propose),
+        answering=answering and normalise(answering, num_iterations=num_iterations),
+        denoise=of_normalised(energy.denoise),
+        score=of_normalised(energy.score),
+    )
 
 
 def normalised(params: Params, num_iterations: int) -> Params:

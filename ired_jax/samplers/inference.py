@@ -16,7 +16,7 @@ from ired_jax import boxes, diffusion, trees
 from ired_jax.boxes import Bounds
 from ired_jax.diffusion import Schedule
 from ired_jax.samplers import descent
-from ired_jax.types import Array, Tree
+from ired_jax.types import Array, EnergyFn, Tree
 
 
 class SolveInfo(NamedTuple):
@@ -74,8 +74,10 @@ def solve_from(
     noise: bool = False,
     key: Array | None = None,
     trace: bool = False,
+    denoise: Callable[[Tree, Array], Tree] | None = None,
+    level: int | None = None,
 ) -> tuple[Tree, SolveInfo]:
-    """As `solve`, from a given y at level T-1.
+    """As `solve`, from a given y at level T-1, or at `level`.
 
     Args:
       y: the start, a pytree of arrays of one floating dtype.
@@ -90,25 +92,35 @@ def solve_from(
       noise: hand over y_(t-1) with fresh noise of its level.
       key: PRNG key of that noise; level t's is folded in with t.
       trace: also return the answer after each level.
+      denoise: (y, t) -> y_0; None: `predict_start` by the energy's gradient.
+      level: the first one, static; None: T-1.
 
     Returns:
-      y_0, and `SolveInfo`.
+      y_0, and `SolveInfo`, its arrays those of the levels from the first to 0.
 
     Raises:
-      ValueError: noise without a key, num_steps < 0, or a box of another structure than
-        y. AssertionError: y is not floating, or of several dtypes.
+      ValueError: a level that there is not, noise without a key, num_steps < 0, or a
+        box of another structure than y. AssertionError: y is not floating, or of
+        several dtypes.
     """
     if noise and key is None:
         raise ValueError("key=None: noise at each hand-over needs a key")
-    last = schedule.num_levels - 1
+    last = schedule.num_levels - 1 if level is None else level
+    if not 0 <= last < schedule.num_levels:
+        raise ValueError(f"level={level}: must be from 0 to {schedule.num_levels - 1}")
     y = boxes.hold(boxes.scale(bounds, schedule.a[last]), y)
     scale = jnp.where(jnp.arange(num_steps) > 0, 2.0, 1.0) if double_steps else 1.0
     at = getattr(energy_fn, "at", None) or (lambda t: partial(energy_fn, t=t))
 
-    def level(y0_and_y: tuple[Tree, Tree], t: Array):
+    def start_of(landscape: EnergyFn, y: Tree, t: Array) -> Tree:
+        if denoise is not None:
+            return denoise(y, t)
+        return diffusion.predict_start(schedule, y, t, jax.grad(landscape)(y))
+
+    def at_level(y0_and_y: tuple[Tree, Tree], t: Array):
         _, y = y0_and_y
         landscape, a = at(t), schedule.a[t]
-        y0 = diffusion.predict_start(schedule, y, t, jax.grad(landscape)(y))
+        y0 = start_of(landscape, y, t)
         y, info = descent.minimize(
             landscape,
             jax.tree.map(lambda y0: a * y0, boxes.clip(bounds, y0)),
@@ -129,9 +141,9 @@ def solve_from(
         eps = trees.normal(jax.random.fold_in(key, t), y0)
         return diffusion.q_sample(schedule, y0, t, boxes.still(bounds, eps))
 
-    levels = jnp.arange(schedule.num_levels)[::-1]
+    levels = jnp.arange(last + 1)[::-1]
     first = jax.tree.map(jnp.zeros_like, y), y
-    (y0, _), (info, answers) = jax.lax.scan(level, first, levels)
+    (y0, _), (info, answers) = jax.lax.scan(at_level, first, levels)
     return y0, SolveInfo(
         info.energy[-1], info.energy, info.acceptance, info.steps, answers
     )

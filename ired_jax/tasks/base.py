@@ -90,6 +90,8 @@ class Task(NamedTuple):
       inference: how answers are found.
       residual: (x, y) -> (), 0 where y is right, without the truth; for the filter.
       corrupt: (key, x, y) -> a wrong answer; known elements stay.
+      round: y -> the nearest answer that could be right, where answers are discrete:
+        what energies of answers are taken at. None: y itself.
       evaluators: figures of a whole model, by logged name.
       solvers: classical and trivial answers x -> y, for the final table.
       fitted: of `experiments.score.baselines.FITTED`, also for the table.
@@ -102,6 +104,7 @@ class Task(NamedTuple):
     inference: Inference = Inference()
     residual: Callable[[Tree, Tree], Array] | None = None
     corrupt: Callable[[Array, Tree, Tree], Tree] | None = None
+    round: Callable[[Tree], Tree] | None = None
     evaluators: Mapping[str, Evaluator] = {}
     solvers: Mapping[str, Callable[[Tree], Tree]] = {}
     fitted: tuple[str, ...] = ("constant mean", "linear regression")

@@ -59,6 +59,7 @@ def make_sudoku(
         inference=inference,
         residual=broken_rules,
         corrupt=corrupted,
+        round=lambda y: encode(decode(y)),
         solvers={"singles": solve_singles},
         fitted=(),
     )

@@ -1,0 +1,182 @@
+"""What the network inside an energy proposes, trained by itself.
+
+    mean over rows and rounds r of error(F_r(x, y_t, t), y_0)
+
+for an energy E = |y - a F|^2 / (2 s) whose `propose` shows the answers F_1 .. F_R after
+each round. No derivative of E in y is needed, so a step costs a fifth of one that
+trains the gradient, and where F is right so is E. Rows are what inference meets: noised
+truths, noise alone, and, against trusting y, the model's own answers, noised again.
+
+Source: this project; every round has its loss as in Palm et al., arXiv 1711.08028, and
+own answers are data as in Ross et al., arXiv 1011.0686.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+
+from ired_jax import blocks, boxes, trees
+from ired_jax.diffusion import Schedule
+from ired_jax.fields import Field
+from ired_jax.negatives.base import BoxFn, box_of, q_sample, still
+from ired_jax.objectives.base import Context, Metrics, Objective
+from ired_jax.types import Array, Energy, Example, Params, Stream, Tree
+
+SMALLEST = 1e-6  # of a probability: below it a wrong answer is wrong enough
+METRICS = {
+    "proposal/error": ("per element", "of the answer after the last round"),
+    "proposal/first": ("per element", "of the answer after the first round"),
+}
+
+
+def squared(bounds, answer: Tree, truth: Tree) -> Array:
+    """mean (F - y_0)^2 over free elements: ()."""
+    return boxes.mean_free(bounds, trees.squares(trees.subtract(answer, truth)))
+
+
+def binary(bounds, answer: Tree, truth: Tree) -> Array:
+    """mean -log((1 + y_0 F) / 2) over free elements, y_0 in +-1: nats, ()."""
+    return boxes.mean_free(bounds, jax.tree.map(_surprise, answer, truth))
+
+
+def categorical(bounds, answer: Tree, truth: Tree) -> Array:
+    """The same over the free elements with y_0 = 1, of a one-hot y_0 in +-1: nats."""
+    is_one = boxes.still(bounds, jax.tree.map(lambda y: jnp.float32(y > 0), truth))
+    surprise = jax.tree.map(lambda m, *ys: m * _surprise(*ys), is_one, answer, truth)
+    return trees.total(surprise) / jnp.maximum(trees.total(is_one), 1)
+
+
+def _surprise(answer: Array, truth: Array) -> Array:
+    return -jnp.log((1 + (1 - 2 * SMALLEST) * truth * answer) / 2)
+
+
+ERRORS: dict[str, Callable] = {
+    "squared": squared,
+    "binary": binary,
+    "categorical": categorical,
+}
+
+
+def make_proposal(
+    schedule: Schedule,
+    loss_energy: Energy,
+    box: BoxFn,
+    block_rows: int | None = None,
+    *,
+    error: Annotated[
+        str,
+        Field(
+            "of F: squared; for y in +-1 binary, or categorical (one-hot)",
+            one_of=(*ERRORS,),
+        ),
+    ] = "squared",
+    noise_share: Annotated[
+        float,
+        Field("rows of noise alone, at the smoothest level", at_least=0, at_most=1),
+    ] = 0.25,
+    own_share: Annotated[
+        float, Field("rows on the model's own path", at_least=0, at_most=1)
+    ] = 0.25,
+    weight: Annotated[float, Field("of the term", above=0)] = 1.0,
+) -> Objective:
+    """Makes the objective.
+
+    Raises:
+      ValueError: shares of more than 1 together, or an energy without a proposal.
+    """
+    if noise_share + own_share > 1:
+        raise ValueError(
+            f"proposal.noise_share={noise_share}, proposal.own_share={own_share}: must"
+            " be at most 1 together"
+        )
+    if loss_energy.propose is None:
+        raise ValueError("objectives: 'proposal' needs an energy with a network inside")
+    last, of_answer = schedule.num_levels - 1, ERRORS[error]
+
+    def prepare(
+        context: Context, memory: Tree, batch: Example
+    ) -> tuple[Tree, Tree, Metrics]:
+        count = jax.tree.leaves(batch.y)[0].shape[0]
+        t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, last + 1)
+        eps = still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
+        y = q_sample(schedule, batch.y, t, eps)
+        # Rows are drawn independently: the first ones are as good as any.
+        own, noise = round(own_share * count), round(noise_share * count)
+        if own:
+            walk = partial(own_path, schedule, loss_energy, box, context.params.energy)
+            keys = jax.random.split(context.key(Stream.START), own)
+            rows = jax.tree.map(lambda leaf: leaf[:own], (batch.x, batch.y, t))
+            path = blocks.vmap(walk, block_rows)(keys, *rows)
+            y = _put_first(path, y)
+        if noise:
+            is_noise = jnp.arange(count) >= count - noise
+            t = jnp.where(is_noise, last, t)
+            pure = jax.vmap(partial(_noise_alone, schedule, box))(batch.x, batch.y, eps)
+            y = trees.where(is_noise, pure, y)
+        return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
+
+    def loss(
+        params: Params, own: Params, rows: Tree, context: Context
+    ) -> tuple[Array, Metrics]:
+        del own, context
+
+        def one(x, y0, y, t):
+            answers = loss_energy.propose(params, x, y, t)
+            error = partial(of_answer, box_of(box, x), truth=y0)
+            errors = jax.vmap(lambda answer: error(answer=answer))(answers)
+            return jnp.mean(errors), errors[-1], errors[0]
+
+        rows = [rows[name] for name in ("x", "y0", "y", "t")]
+        value, *figures = map(jnp.mean, jax.vmap(one)(*rows))
+        return weight * value, dict(zip(METRICS, figures, strict=True))
+
+    return Objective(prepare, loss, metrics=METRICS)
+
+
+def own_path(
+    schedule: Schedule,
+    energy: Energy,
+    box: BoxFn,
+    params: Params,
+    key: Array,
+    x: Tree,
+    like: Tree,
+    t: Array,
+) -> Tree:
+    """The y that inference by the proposal alone arrives with at level t, of one row.
+
+    From noise at level T-1, with fresh noise at each hand-over. Known elements, those
+    of `like`, are a_t times their values.
+    """
+    bounds, last = box_of(box, x), schedule.num_levels - 1
+
+    def noised(y0: Tree, level: Array) -> Tree:
+        eps = trees.normal(jax.random.fold_in(key, level), like)
+        eps = boxes.still(bounds, eps)
+        a, s = schedule.a[level], schedule.s[level]
+        return jax.tree.map(lambda y0, eps: a * y0 + s * eps, y0, eps)
+
+    def step(y: Tree, level: Array):
+        answers = energy.propose(params, x, y, level)
+        y0 = jax.tree.map(lambda leaf: leaf[-1], answers)
+        below = noised(y0, level - 1)
+        return trees.where(level > t, below, y), None
+
+    known = boxes.hold(bounds, jax.tree.map(jnp.zeros_like, like))
+    start = noised(known, jnp.int32(last))
+    return jax.lax.scan(step, start, jnp.arange(1, last + 1)[::-1])[0]
+
+
+def _noise_alone(schedule: Schedule, box: BoxFn, x: Tree, y0: Tree, eps: Tree) -> Tree:
+    """Where inference starts: noise, known elements at a_(T-1) times y_0."""
+    bounds, a = box_of(box, x), schedule.a[-1]
+    known = boxes.hold(bounds, jax.tree.map(jnp.zeros_like, y0))
+    return jax.tree.map(lambda known, eps: a * known + eps, known, eps)
+
+
+def _put_first(rows: Tree, among: Tree) -> Tree:
+    """`among` with its first rows replaced."""
+    return jax.tree.map(lambda new, old: old.at[: len(new)].set(new), rows, among)

@@ -1,0 +1,105 @@
+"""A chain over whole answers: change one, and keep it by the energy.
+
+What a level leaves wrong it seldom mends itself: noise of a level put on an answer, and
+its removal, gives another one, much of it as before. Metropolis' rule over such moves
+improves an answer instead of beginning anew, and the best one is never lost.
+
+Source: Metropolis et al., J. Chem. Phys. 21 (1953), eq. 3.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ired_jax import trees
+from ired_jax.fields import Field
+from ired_jax.types import Array, Tree
+
+
+class SearchInfo(NamedTuple):
+    """What a person needs of one chain."""
+
+    energy: Array  # () of the best answer
+    acceptance: Array  # () share of accepted moves
+    last: Tree  # where the chain stands
+
+
+class Search(NamedTuple):
+    """A chain over answers after inference."""
+
+    moves: int
+    level: int
+    temperature: float
+
+
+def make_search(
+    moves: int,
+    num_levels: int,
+    *,
+    move_level: Annotated[
+        int, Field("whose noise a move puts on an answer", at_least=0)
+    ] = 1,
+    move_temperature: Annotated[
+        float, Field("of the chain, in units of E; 0: only falls", at_least=0)
+    ] = 0.0,
+) -> Search:
+    """What a search is made of.
+
+    Raises:
+      ValueError: a level that there is not.
+    """
+    if move_level >= num_levels:
+        raise ValueError(
+            f"eval.move_level={move_level}: must be below diffusion.num_levels="
+            f"{num_levels}"
+        )
+    return Search(moves, move_level, move_temperature)
+
+
+def metropolis(
+    key: Array,
+    energy_fn: Callable[[Tree], Array],
+    move: Callable[[Array, Tree], Tree],
+    y: Tree,
+    *,
+    num_moves: int,
+    temperature: Array | float,
+) -> tuple[Tree, SearchInfo]:
+    """The answer of least energy that the chain has been at.
+
+    y' = move(key, y) is accepted with probability min(1, exp(-(E' - E) / temperature)).
+    Where moves are symmetric the law of the chain is exp(-E / temperature); whatever
+    they are, the best answer's energy is at most that of the start.
+
+    Args:
+      key: PRNG key; each move has its own.
+      energy_fn: y -> ().
+      move: (key, y) -> y'.
+      y: the start.
+      num_moves: static.
+      temperature: in units of E; 0: y' is taken only where E falls.
+
+    Raises:
+      ValueError: num_moves < 0.
+    """
+    if num_moves < 0:
+        raise ValueError(f"num_moves={num_moves}: must be at least 0")
+
+    def step(carry, index):
+        (y, energy), best, count = carry
+        key_move, key_coin = jax.random.split(jax.random.fold_in(key, index))
+        new = move(key_move, y)
+        new = new, energy_fn(new)
+        # -T log u > E' - E; with T = 0, E' < E.
+        heat = -jnp.log(jax.random.uniform(key_coin, (), energy.dtype, 1e-38))
+        accepted = new[1] - energy < temperature * heat
+        now = trees.where(accepted, new, (y, energy))
+        best = trees.where(now[1] < best[1], now, best)
+        return (now, best, count + accepted), None
+
+    start = y, energy_fn(y)
+    carry = start, start, jnp.zeros((), start[1].dtype)
+    (last, best, count), _ = jax.lax.scan(step, carry, jnp.arange(num_moves))
+    return best[0], SearchInfo(best[1], count / max(num_moves, 1), last[0])
