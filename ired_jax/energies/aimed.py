@@ -117,7 +117,7 @@ def first_state(y: Array, channels: int) -> Array:
     anywhere. Each entry has its own from its own y alone: what permutes the entries
     permutes the state. No gradient flows through it: it would be that of noise.
     """
-    rates = 20.0 + 40.0 * jnp.arange(channels) / channels
-    phases = 2 * jnp.pi * 0.618034 * jnp.arange(channels)
-    waves = jnp.cos(jax.lax.stop_gradient(y)[..., None] * rates + phases)
-    return jnp.sqrt(2.0) * waves
+    index = jnp.arange(channels).reshape((1,) * y.ndim + (channels,))
+    rates, phases = 20.0 + 40.0 * index / channels, 2 * jnp.pi * 0.618034 * index
+    held = jnp.expand_dims(jax.lax.stop_gradient(y), -1)
+    return jnp.sqrt(2.0) * jnp.cos(held * rates + phases)

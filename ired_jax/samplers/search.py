@@ -101,5 +101,6 @@ def metropolis(
 
     start = y, energy_fn(y)
     carry = start, start, jnp.zeros((), start[1].dtype)
-    (last, best, count), _ = jax.lax.scan(step, carry, jnp.arange(num_moves))
-    return best[0], SearchInfo(best[1], count / max(num_moves, 1), last[0])
+    (now, best, count), _ = jax.lax.scan(step, carry, jnp.arange(num_moves))
+    last, share = now[0], count / max(num_moves, 1)
+    return best[0], SearchInfo(best[1], share, last)

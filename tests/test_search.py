@@ -1,0 +1,105 @@
+"""A chain over answers: its law, and that nothing is lost."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ired_jax.samplers import search
+from tests import toys
+from tests.mutants import Mutant, one
+
+ENERGIES = np.array([0.0, 0.7, 2.0, 0.3, 1.1])  # of five answers, on a circle
+TEMPERATURE = 0.8
+CHAINS, MOVES = 8_000, 60
+
+
+def _energy(y):
+    return jnp.take(jnp.float32(ENERGIES), y.astype(int))
+
+
+def _step_aside(key, y):
+    """To one of the two neighbours: as likely there as back."""
+    return (y + 2.0 * jax.random.bernoulli(key) - 1.0) % len(ENERGIES)
+
+
+def _chains(temperature, move=_step_aside, count=CHAINS):
+    run = partial(
+        search.metropolis,
+        energy_fn=_energy,
+        move=move,
+        num_moves=MOVES,
+        temperature=temperature,
+    )
+    keys = jax.random.split(jax.random.key(3), count)
+    starts = jnp.arange(count) % len(ENERGIES) * 1.0
+    return starts, *toys.jit(jax.vmap(lambda key, y: run(key, y=y)))(keys, starts)
+
+
+def test_where_moves_are_symmetric_the_law_is_that_of_the_temperature():
+    _, _, info = _chains(TEMPERATURE)
+    found = np.bincount(np.int32(info.last), minlength=len(ENERGIES)) / CHAINS
+    weights = np.exp(-ENERGIES / TEMPERATURE)
+    law = weights / weights.sum()
+    # Starts are even over the answers, so what is left of them is far below this.
+    np.testing.assert_array_less(np.abs(found - law), 4 * np.sqrt(law / CHAINS))
+
+
+def test_the_best_answer_is_kept_and_is_never_worse_than_the_start():
+    starts, best, info = _chains(TEMPERATURE, count=400)
+    np.testing.assert_array_equal(info.energy, _energy(best))
+    assert np.all(info.energy <= _energy(starts))
+    assert np.all(info.energy <= _energy(info.last))
+    assert np.mean(_energy(info.last)) > np.mean(info.energy) + 0.1
+
+
+def test_at_temperature_0_only_falls_are_taken():
+    starts, best, info = _chains(0.0, count=400)
+    np.testing.assert_array_equal(best, info.last)
+    # 0 and 3 are lower than both their neighbours: nobody leaves them.
+    for bottom in (0.0, 3.0):
+        assert np.all(info.last[starts == bottom] == bottom)
+    assert set(np.unique(info.last)) == {0.0, 3.0}
+
+
+def test_a_move_that_stays_is_no_move():
+    _, best, info = _chains(0.0, move=lambda key, y: y, count=5)
+    np.testing.assert_array_equal(best, np.arange(5.0))
+    np.testing.assert_array_equal(info.acceptance, 0)
+
+
+def test_values_that_cannot_be_are_one_sentence():
+    with pytest.raises(ValueError, match="num_moves=-1: must be at least 0"):
+        search.metropolis(
+            jax.random.key(0), _energy, _step_aside, jnp.zeros(()),
+            num_moves=-1, temperature=0.0,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="move_level=4: must be below"):
+        search.make_search(3, 4, move_level=4)
+
+
+MUTANTS = [
+    Mutant(
+        "search",
+        "a rise is as welcome as a fall",
+        "ired_jax.samplers.search",
+        one("new[1] - energy < ", "jnp.abs(new[1] - energy) * 0 < "),
+        test_at_temperature_0_only_falls_are_taken,
+    ),
+    Mutant(
+        "search",
+        "the temperature counts twice",
+        "ired_jax.samplers.search",
+        one("temperature * heat", "2 * temperature * heat"),
+        test_where_moves_are_symmetric_the_law_is_that_of_the_temperature,
+    ),
+    Mutant(
+        "search",
+        "the answer is where the chain stands",
+        "ired_jax.samplers.search",
+        one("return best[0], SearchInfo(", "return last, SearchInfo("),
+        test_the_best_answer_is_kept_and_is_never_worse_than_the_start,
+    ),
+]
