@@ -173,3 +173,16 @@ def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())[:300]
     missing = re.fullmatch(r"flag --(\w+)=None: .* other than None\.", text)
     return f"--{missing[1]}: is required" if missing else text
+
+
+def counts(name: str, texts: list[str]) -> tuple[int, ...]:
+    """The whole numbers, at least 1, that a flag of that name lists.
+
+    Raises:
+      UserError: another text, or none.
+    """
+    if not texts or not all(text.isdecimal() and int(text) >= 1 for text in texts):
+        raise UserError(
+            f"--{name}={','.join(texts)}: must be whole numbers, at least 1"
+        )
+    return tuple(int(text) for text in texts)

@@ -194,7 +194,9 @@ def main(argv: list[str]) -> None:
     output = Path(values.output)
     if output.suffix != ".png":
         raise UserError(f"--output={output}: must be a .png file, the .json is beside")
-    counts = {name: _counts(name, values[name].value) for name in ("steps", "restarts")}
+    counts = {
+        name: cli.counts(name, values[name].value) for name in ("steps", "restarts")
+    }
     for path in paths.values():
         workdir.read_config(path)  # a run that is not one is refused before the work
     output = cli.output_path(output)
@@ -205,15 +207,6 @@ def main(argv: list[str]) -> None:
     for table in final_tables(runs):
         say(table)
     say(f"figure: {output}, all numbers: {output.with_suffix('.json')}")
-
-
-def _counts(name: str, texts: list[str]) -> tuple[int, ...]:
-    """Whole numbers, at least 1."""
-    if not texts or not all(text.isdecimal() and int(text) >= 1 for text in texts):
-        raise UserError(
-            f"--{name}={','.join(texts)}: must be whole numbers, at least 1"
-        )
-    return tuple(int(text) for text in texts)
 
 
 def _with_half(value: dict) -> str:

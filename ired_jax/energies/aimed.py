@@ -86,7 +86,7 @@ def around(
         gap = boxes.still(box(x) if box else None, gap)
         return trees.total(trees.squares(gap)) / (2 * schedule.temperature[t])
 
-    energy = Energy(init, apply, propose=propose)
+    energy = Energy(init, apply, propose=propose, rounds=rounds)
     if answering is None:
         return energy
     deeper = around(schedule, box, init, answers, answering.rounds or rounds)

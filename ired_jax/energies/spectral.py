@@ -61,6 +61,7 @@ def normalise(energy: Energy, *, num_iterations: int = 20) -> Energy:
         apply,
         bind,
         propose=of_normalised(energy.propose),
+        rounds=energy.rounds,
         answering=answering and normalise(answering, num_iterations=num_iterations),
         denoise=of_normalised(energy.denoise),
         score=of_normalised(energy.score),
