@@ -25,7 +25,7 @@ VALUES = {
     "train.batch_size": 64,
     "train.learning_rate": 2e-3,
     "train.lr_warmup": 200,
-    "train.ema_decay": 0.95,
+    "train.ema_decay": 0.9,
     "train.eval_every": 1_000,
     "eval.num_steps": 0,
     "eval.num_examples": 2_048,

@@ -17,6 +17,7 @@ from experiments.score.solver import HELD_OUT_SEED, lowest_of, solver, widened
 from experiments.score.tables import WIDTH, tables
 from ired_jax import training
 from ired_jax.samplers.inference import SolveInfo
+from ired_jax.samplers.search import Search
 from ired_jax.tasks import inverse
 from ired_jax.tasks.base import Evaluator, Inference, Metric, Source, Task
 from ired_jax.types import Box, Energy, Example, Stream
@@ -38,6 +39,7 @@ class Fake(NamedTuple):
     inference: Inference
     batch_size: int = 4
     seeds: tuple = (0,)
+    search: Any = None
 
 
 def board_task(**changes):
@@ -248,6 +250,60 @@ def test_the_answer_of_least_energy_is_kept_and_nan_is_never_the_least():
     np.testing.assert_array_equal(steps, 6)
 
 
+def _signs(y):
+    return jax.tree.map(jnp.sign, y)
+
+
+def _right(y):
+    """An energy of discrete answers: the number of elements that are not 1."""
+    return jnp.sum(_signs(y)["rest"] != 1).astype(float)
+
+
+def _solved(restart=0, search=None, **of_energy):
+    """Answers to 8 rows on an energy that is flat but for what `_right` counts."""
+
+    def apply(params, x, y, t):
+        return _right(y) + params * y["rest"].sum()
+
+    flat = Energy(lambda key: jnp.float32(0), apply, **of_energy)
+    how = {"inference": Inference(num_steps=0), "round": _signs}
+    experiment = board(**how)._replace(energy=flat, search=search)
+    x, index = {"a": np.zeros((8, 2), np.float32)}, np.arange(8)
+    return solver(experiment, experiment.task.train)(jnp.float32(0), x, index, restart)
+
+
+def test_answers_are_ranked_by_the_energy_of_what_they_round_to():
+    answer, info = _solved()
+    np.testing.assert_array_equal(info.energy, jax.vmap(_right)(answer))
+    assert len(set(info.energy.tolist())) > 1
+
+
+def test_what_the_energy_says_of_inference_is_done():
+    def denoise(params, x, y, t):
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5 + t), y)
+
+    def apply(params, x, y, t):
+        return jnp.sum(y["rest"]) * 0.0
+
+    answering = Energy(
+        None, apply, denoise=denoise, score=lambda params, x, y0: y0["rest"].sum()
+    )
+    answer, info = _solved(answering=answering)
+    np.testing.assert_allclose(answer["rest"], 0.5)
+    np.testing.assert_allclose(answer["first"], KNOWN)
+    np.testing.assert_allclose(info.energy, 1.0)
+
+
+def test_a_search_goes_on_from_the_answer_and_is_never_worse():
+    _, before = _solved()
+    answer, after = _solved(search=Search(6, level=9, temperature=0.0))
+    assert np.all(after.energy <= before.energy)
+    # Six fresh starts of two signs each: one of the eight rows stays wrong in 1.4.
+    assert after.energy.mean() < before.energy.mean() - 0.4
+    np.testing.assert_array_equal(after.energy, jax.vmap(_right)(answer))
+    np.testing.assert_allclose(answer["first"], KNOWN)
+
+
 def test_a_wider_box_leaves_what_is_known():
     task = board_task()
     x, y = task.train.at(task.train.data, 0)
@@ -403,6 +459,27 @@ MUTANTS = [
         "experiments.score.solver",
         one("restart, Stream.EVAL_START", "0, Stream.EVAL_START"),
         test_a_restart_has_start_noise_of_its_own_and_the_first_is_the_score_of_record,
+    ),
+    Mutant(
+        "score",
+        "answers are ranked as they are, not as they are read",
+        "experiments.score.solver",
+        one("schedule.a[0] * leaf, rounded(y0)", "schedule.a[0] * leaf * 0, (y0)"),
+        test_answers_are_ranked_by_the_energy_of_what_they_round_to,
+    ),
+    Mutant(
+        "score",
+        "a search that returns where it began",
+        "experiments.score.solver",
+        one("y0, found = metropolis(", "_, found = metropolis("),
+        test_a_search_goes_on_from_the_answer_and_is_never_worse,
+    ),
+    Mutant(
+        "score",
+        "inference by the energy as it was trained",
+        "experiments.score.solver",
+        one("experiment.energy.answering or experiment.energy", "experiment.energy"),
+        test_what_the_energy_says_of_inference_is_done,
     ),
     Mutant(
         "score",

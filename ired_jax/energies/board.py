@@ -71,7 +71,9 @@ class Board(nn.Module):
     def setup(self):
         self.inputs = nn.Dense(self.channels)
         self.stack = [Layer(self.channels) for _ in range(self.layers)]
-        self.levels = nn.Embed(self.num_levels, 2 * self.layers * self.channels)
+        # Two at least: of a single embedding flax returns all.
+        count = max(2, self.num_levels)
+        self.levels = nn.Embed(count, 2 * self.layers * self.channels)
         self.head = nn.Dense(1)
 
     def __call__(
