@@ -23,12 +23,34 @@ LINES = np.array(
 )  # fmt: skip
 PLACES = np.argsort(LINES, axis=1)
 PAIRS = np.array(list(itertools.combinations(range(9), 2)))
-IN_BAND = [np.flatnonzero((PAIRS // 3 == band).all(1)) for band in range(3)]
+IN_BAND = [np.flatnonzero(np.equal(PAIRS // 3, i).all(1)) for i in range(3)]
 BETWEEN = [
-    np.flatnonzero((PAIRS // 3 == bands).all(1))
-    for bands in itertools.combinations(range(3), 2)
+    np.flatnonzero(np.equal(PAIRS // 3, pair).all(1))
+    for pair in ((0, 1), (0, 2), (1, 2))
 ]
 ROWS_AT_ONCE = 4_096
+
+
+class Classes:
+    """Solved grids, each standing for all that the symmetries make of it."""
+
+    def __init__(self) -> None:
+        self._grids: dict[bytes, list[np.ndarray]] = {}
+
+    def add(self, grids: np.ndarray) -> None:
+        """Grids [N, 9, 9]."""
+        for found, grid in zip(fingerprints(grids), grids, strict=True):
+            self._grids.setdefault(found, []).append(grid)
+
+    def hold(self, grids: np.ndarray) -> np.ndarray:
+        """Whether a grid of the same class has been added: [N] bool."""
+
+        def is_held(found: bytes, grid: np.ndarray) -> bool:
+            alike = self._grids.get(found, ())
+            return bool(alike) and canonical(grid) in map(canonical, alike)
+
+        pairs = zip(fingerprints(grids), grids, strict=True)
+        return np.array([is_held(*pair) for pair in pairs], bool)
 
 
 def random_symmetry(draws: random.Random):
@@ -78,10 +100,10 @@ def _completed(grid: np.ndarray, first: int, second: int) -> bytes:
     grid = (1 + np.argsort(grid[first]))[grid].astype(np.uint8)
     band = first // 3
     third = 9 * band + 3 - first - second
-    bands = [
+    above, below = sorted(
         sorted(grid[3 * b : 3 * b + 3].tolist()) for b in range(3) if b != band
-    ]
-    rows = [*grid[[first, second, third]].tolist(), *sum(sorted(bands), [])]
+    )
+    rows = [*grid[[first, second, third]].tolist(), *above, *below]
     return bytes(itertools.chain.from_iterable(rows))
 
 
