@@ -7,6 +7,7 @@
   data of SATNet (arXiv 1905.12149). They are read with torch.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ Rows = dict[str, np.ndarray]  # "puzzle", "solution": int8 [N, 9, 9]
 HERE = Path(__file__).parent
 
 
+@functools.cache
 def published(name: str) -> Rows:
     """The puzzles of `<name>.txt` beside this file and their only solutions."""
     return read(HERE / f"{name}.txt")
