@@ -1,22 +1,28 @@
 """Sudokus of exactly one solution: made, kept on disk, and read back.
 
-    python -m experiments.data.sudoku --num_puzzles=4000
+    python -m experiments.data.sudoku --num_puzzles=20000
 
-A solved grid is filled at random and dug: cells are emptied in random order as long as
-one solution is left. Puzzle i of a set follows from (seed, set, i) alone. No grid of
-`val` or `hard` is one of `train` in another of the game's symmetries: `fingerprint`s
-differ, and grids that a symmetry makes of one another have equal ones.
+- `train`, `val`, `hard`: solved grids, dug as long as one solution is left; or, for
+  train and val, the puzzles of a file of one's own (`sudoku_files`).
+- `minimal`: published puzzles of 17 givens in random symmetries, with 0 to 17 more of
+  their solutions' digits, so that the givens are uniform over 17 to 34 (the harder set
+  of arXiv 2406.11179, as made in arXiv 1711.08028).
+- `top95`: 95 published hard ones as they stand.
+
+Puzzle i of a set follows from (seed, set, i) alone. No grid of the held-out sets is one
+of `train` in another of the game's symmetries.
 """
 
+import concurrent.futures
 import hashlib
 import io
-import itertools
 import os
 import random
+import subprocess
+import sys
 import zipfile
 import zlib
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -24,47 +30,74 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.data import sudoku_files, sudoku_search
+from experiments.data.sudoku_classes import Classes, random_symmetry
+from experiments.data.sudoku_files import Rows
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
 from experiments.run.logs import say, track
 from ired_jax import fields
 from ired_jax.fields import Field
 
-FORMAT = 1  # of the file and of the way puzzles are made: a part of the digest
-ALL = 0b111_111_111
-COUNT = [bits.bit_count() for bits in range(512)]
-DIGITS = [[d for d in range(9) if bits >> d & 1] for bits in range(512)]
-ROW = [i // 9 for i in range(81)]
-COLUMN = [i % 9 for i in range(81)]
-BLOCK = [i // 27 * 3 + i % 9 // 3 for i in range(81)]
+FORMAT = 2  # of the file and of the way puzzles are made: a part of the digest
+NAMES = ("train", "val", "hard", "minimal", "top95")
+MINIMAL = 17, 34  # givens
+CHUNK = 512  # puzzles of one process
 
-Sets = dict[str, dict[str, np.ndarray]]
+Sets = dict[str, Rows]
 
 
 class Settings(NamedTuple):
     """All that the puzzles follow from."""
 
     num_puzzles: Annotated[int, Field("puzzles to train on", at_least=1)] = 4_000
-    num_held_out: Annotated[int, Field("puzzles of val, and of hard", at_least=1)] = 512
+    num_held_out: Annotated[
+        int, Field("puzzles each of val, hard and minimal", at_least=1)
+    ] = 512
     givens_low: Annotated[int, Field("least givens", at_least=22, at_most=80)] = 31
     givens_high: Annotated[int, Field("most givens", at_least=26, at_most=80)] = 42
     hard_low: Annotated[int, Field("of the hard set", at_least=22, at_most=80)] = 22
     hard_high: Annotated[int, Field("of the hard set", at_least=26, at_most=80)] = 28
     data_seed: Annotated[int, Field("of the puzzles, not of a run", at_least=0)] = 0
+    train_file: Annotated[
+        str,
+        Field(
+            "puzzles to train on (.txt, .csv, features.pt); empty: made",
+            other=str(sudoku_files.HERE / "royle17.txt"),
+        ),
+    ] = ""
+    val_file: Annotated[
+        str,
+        Field(
+            "puzzles of val, as train_file; empty: made",
+            other=str(sudoku_files.HERE / "top95.txt"),
+        ),
+    ] = ""
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(repr((FORMAT, *self)).encode()).hexdigest()[:16]
+        """Of the settings and of what is in the files.
+
+        Raises:
+          UserError: a file that cannot be read.
+        """
+        whole = hashlib.sha256(repr((FORMAT, *self[:-2])).encode())
+        for path in self[-2:]:
+            try:
+                whole.update(b"|" + (Path(path).read_bytes() if path else b""))
+            except OSError as error:
+                raise UserError(f"{path}: {error.strerror}") from error
+        return whole.hexdigest()[:16]
 
 
 def load(settings: Settings) -> Sets:
     """The sets, read if they have been made and are whole, else made and kept.
 
     Returns:
-      {"train", "val", "hard"} -> {"puzzle", "solution"}, int8 [N, 9, 9].
+      each of NAMES -> {"puzzle", "solution"}, int8 [N, 9, 9].
 
     Raises:
-      UserError: a setting beyond its limits.
+      UserError: a setting beyond its limits, or a file without puzzles.
     """
     check(settings)
     path = cache_path(settings)
@@ -99,160 +132,109 @@ def check(settings: Settings) -> None:
 
 
 def make(settings: Settings) -> Sets:
-    """Makes the sets, whatever is on disk."""
-    usual = settings.givens_low, settings.givens_high
-    wanted = (
+    """Makes the sets, whatever is on disk.
+
+    Raises:
+      UserError: a file that holds no puzzles, or none but those of held-out sets.
+    """
+    sets, usual = {}, (settings.givens_low, settings.givens_high)
+    hard = settings.hard_low, settings.hard_high
+    sets["minimal"] = _filled_up(sudoku_files.published("royle17"), settings)
+    sets["top95"] = sudoku_files.published("top95")
+    taken = Classes()
+    for rows in sets.values():
+        taken.add(rows["solution"])
+    if settings.val_file:
+        sets["val"] = sudoku_files.read(settings.val_file)
+        taken.add(sets["val"]["solution"])
+    if settings.train_file:
+        rows = sudoku_files.read(settings.train_file)
+        sets["train"] = _others(rows, taken)
+        left_out = len(rows["puzzle"]) - len(sets["train"]["puzzle"])
+        if not len(sets["train"]["puzzle"]):
+            raise UserError(f"{settings.train_file}: all its boards are held out")
+        if left_out:
+            say(f"{settings.train_file}: {left_out} boards are held out, left out")
+    for name, size, givens in (
         ("train", settings.num_puzzles, usual),
         ("val", settings.num_held_out, usual),
-        ("hard", settings.num_held_out, (settings.hard_low, settings.hard_high)),
-    )
-    sets, taken = {}, set()
-    for name, size, givens in wanted:
-        rows = []
-        one = partial(make_puzzle, f"{settings.data_seed} {name}", givens)
-        made = map(one, itertools.count())
-        for _ in track(range(size), f"sudokus: {name}"):
-            rows.append(next(row for row in made if row.kind not in taken))
-        taken |= {row.kind for row in rows}
-        sets[name] = {
-            part: np.array([getattr(row, part) for row in rows], np.int8).reshape(
-                -1, 9, 9
-            )
-            for part in ("puzzle", "solution")
-        }
-    return sets
+        ("hard", settings.num_held_out, hard),
+    ):
+        if name not in sets:
+            stream = f"{settings.data_seed} {name}"
+            sets[name] = _made(stream, size, givens, taken)
+        taken.add(sets[name]["solution"])
+    return {name: sets[name] for name in NAMES}
 
 
-class Puzzle(NamedTuple):
-    """One puzzle, its only solution, and what its grid shares with all of its class."""
-
-    puzzle: list[int]  # 81 digits, 0 where empty
-    solution: list[int]
-    kind: tuple  # its fingerprint
+def _others(rows: Rows, taken: Classes) -> Rows:
+    is_other = ~taken.hold(rows["solution"])
+    return {part: boards[is_other] for part, boards in rows.items()}
 
 
-def make_puzzle(stream: str, givens: tuple[int, int], index: int) -> Puzzle:
-    """Puzzle `index` of a stream, with a number of givens within `givens`."""
-    draws = random.Random(f"{stream} {index}")
-    while True:
-        grid = random_grid(draws)
-        puzzle = dig(grid, draws.randint(*givens), draws)
-        if givens[0] <= 81 - puzzle.count(0) <= givens[1]:
-            return Puzzle(puzzle, grid, fingerprint(grid))
+def _made(stream: str, size: int, givens: tuple[int, int], taken: Classes) -> Rows:
+    """The first `size` puzzles of a stream whose grids are not taken."""
+    parts, first, missing = [], 0, size
+    while missing:
+        for lines in _lines(stream, givens, first, missing):
+            rows = dict(zip(("puzzle", "solution"), lines, strict=True))
+            parts.append(_others(rows, taken))
+        first += missing
+        missing = size - sum(len(part["puzzle"]) for part in parts)
+    return {
+        name: np.concatenate([part[name] for part in parts])
+        for name in ("puzzle", "solution")
+    }
 
 
-def random_grid(draws: random.Random) -> list[int]:
-    """A solved grid of 81 digits: the diagonal's blocks at random, then a search."""
-    cells = [0] * 81
-    for block in (0, 4, 8):
-        digits = draws.sample(range(1, 10), 9)
-        for i in range(81):
-            if BLOCK[i] == block:
-                cells[i] = digits.pop()
-    return solutions(cells, 1, draws)[0]
+def _lines(
+    stream: str, givens: tuple[int, int], first: int, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Puzzles and solutions [N, 9, 9] of a stream, many by as many processes as cores.
 
-
-def dig(grid: list[int], givens: int, draws: random.Random) -> list[int]:
-    """The grid with cells emptied as long as it stays the only solution: 81 digits.
-
-    Down to `givens`, or to where no cell can be emptied any more.
+    The processes know of nothing but `sudoku_search`: they start in no time, and
+    nothing of this one, with its devices and threads, is copied.
     """
-    cells, order = list(grid), draws.sample(range(81), 81)
-    at_once = 24  # nearly always still of one solution: one search for 24
-    while order and cells.count(0) < 81 - givens:
-        part = order[: min(at_once, 81 - givens - cells.count(0))]
-        tried = [0 if i in part else digit for i, digit in enumerate(cells)]
-        if len(solutions(tried, 2)) == 1:
-            cells = tried
-        elif len(part) > 1:
-            at_once = len(part) // 2
-            continue
-        order = order[len(part) :]
-        at_once = max(1, at_once // 2)
-    return cells
+    if count < CHUNK:
+        made = [
+            sudoku_search.make_puzzle(stream, givens, first + i) for i in range(count)
+        ]
+        puzzles, answers = zip(*made, strict=True)
+        yield tuple(
+            np.reshape(b, (-1, 9, 9)).astype(np.int8) for b in (puzzles, answers)
+        )
+        return
+
+    def one(at: int) -> list[str]:
+        numbers = *givens, at, min(CHUNK, first + count - at)
+        command = [sys.executable, "-I", sudoku_search.__file__, stream]
+        command += map(str, numbers)
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True
+        ).stdout.split()
+
+    pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
+        work = [pool.submit(one, at) for at in range(first, first + count, CHUNK)]
+        for part in track(work, f"sudokus: {stream.split()[-1]}"):
+            words = part.result()
+            yield sudoku_files.digits(words[::2]), sudoku_files.digits(words[1::2])
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def solutions(
-    cells: Sequence[int], limit: int, draws: random.Random | None = None
-) -> list[list[int]]:
-    """Up to `limit` solutions of 81 digits, 0 where empty; [] if givens contradict.
-
-    The cell with the fewest candidates first, its digits in order or as drawn.
-    """
-    rows, columns, blocks = [0] * 9, [0] * 9, [0] * 9
-    for i, digit in enumerate(cells):
-        bit = 1 << digit >> 1
-        if (rows[ROW[i]] | columns[COLUMN[i]] | blocks[BLOCK[i]]) & bit:
-            return []
-        rows[ROW[i]] |= bit
-        columns[COLUMN[i]] |= bit
-        blocks[BLOCK[i]] |= bit
-    board, found = list(cells), []
-    empty = [i for i, digit in enumerate(cells) if not digit]
-
-    def search() -> bool:
-        if not empty:
-            found.append(list(board))
-            return len(found) == limit
-        fewest, place, may = 10, 0, 0
-        for k, i in enumerate(empty):
-            free = ALL & ~(rows[ROW[i]] | columns[COLUMN[i]] | blocks[BLOCK[i]])
-            if COUNT[free] < fewest:
-                fewest, place, may = COUNT[free], k, free
-                if fewest < 2:
-                    break
-        if not fewest:
-            return False
-        i, empty[place] = empty[place], empty[-1]
-        empty.pop()
-        units = (rows, ROW[i]), (columns, COLUMN[i]), (blocks, BLOCK[i])
-        digits = DIGITS[may]
-        for digit in digits if draws is None else draws.sample(digits, len(digits)):
-            bit = 1 << digit
-            board[i] = digit + 1
-            for unit, index in units:
-                unit[index] |= bit
-            if search():
-                return True
-            for unit, index in units:
-                unit[index] &= ~bit
-        board[i] = 0
-        empty.append(i)
-        return False
-
-    search()
-    return found
-
-
-def fingerprint(grid: Sequence[int]) -> tuple:
-    """The same for all grids that a symmetry of the game makes of one another.
-
-    Two rows are a permutation of the digits; how long its cycles are is known to no
-    relabelling and to no order of columns. The lengths for all pairs of rows, sorted
-    within a band, between two bands and over the bands, and those of columns, sorted.
-    """
-    square = [list(grid[first : first + 9]) for first in range(0, 81, 9)]
-    turned = [list(column) for column in zip(*square, strict=True)]
-    return tuple(sorted((_of_rows(square), _of_rows(turned))))
-
-
-def _of_rows(square: list[list[int]]) -> tuple:
-    groups: dict[tuple[int, int], list] = {}
-    for i, j in itertools.combinations(range(9), 2):
-        groups.setdefault((i // 3, j // 3), []).append(_cycles(square[i], square[j]))
-    parts = [(a != b, tuple(sorted(found))) for (a, b), found in groups.items()]
-    return tuple(sorted(parts))
-
-
-def _cycles(first: list[int], second: list[int]) -> tuple[int, ...]:
-    """The sorted lengths of the cycles of first[k] -> second[k]."""
-    follows, lengths = dict(zip(first, second, strict=True)), []
-    while follows:
-        digit, length = next(iter(follows)), 0
-        while digit in follows:
-            digit, length = follows.pop(digit), length + 1
-        lengths.append(length)
-    return tuple(sorted(lengths))
+def _filled_up(seeds: Rows, settings: Settings) -> Rows:
+    """Puzzles of 17 givens in other symmetries, with digits of their solutions."""
+    made = []
+    for index in range(settings.num_held_out):
+        draws = random.Random(f"{settings.data_seed} minimal {index}")
+        row, move = draws.randrange(len(seeds["puzzle"])), random_symmetry(draws)
+        puzzle, answer = (move(seeds[part][row]) for part in ("puzzle", "solution"))
+        empty = np.argwhere(puzzle == 0).tolist()
+        for cell in draws.sample(empty, draws.randint(0, MINIMAL[1] - MINIMAL[0])):
+            puzzle[tuple(cell)] = answer[tuple(cell)]
+        made.append((puzzle, answer))
+    return {k: np.stack(v) for k, v in zip(seeds, zip(*made, strict=True), strict=True)}
 
 
 def _as_bytes(sets: Sets) -> bytes:
@@ -270,7 +252,7 @@ def _read(path: Path) -> Sets | None:
         with np.load(content, allow_pickle=False) as file:
             return {
                 name: {part: file[f"{name}/{part}"] for part in ("puzzle", "solution")}
-                for name in ("train", "val", "hard")
+                for name in NAMES
             }
     except FileNotFoundError:
         return None
@@ -281,9 +263,9 @@ def _read(path: Path) -> Sets | None:
 
 def define(values: flags.FlagValues) -> None:
     for field in fields.declared(Settings):
-        flags.DEFINE_integer(
-            field.parameter, field.default, field.spec.meaning, flag_values=values
-        )
+        define_one = flags.DEFINE_integer if field.kind is int else flags.DEFINE_string
+        meaning = field.spec.meaning
+        define_one(field.parameter, field.default, meaning, flag_values=values)
 
 
 def main(argv: list[str]) -> None:

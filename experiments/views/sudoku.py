@@ -20,7 +20,7 @@ GIVEN, RIGHT, UNSURE = "black", (0.1, 0.4, 0.9), (0.9, 0.2, 0.1)
 def load_data(
     *, settings: Annotated[Settings, Part(Settings)] = SETTINGS
 ) -> puzzles.Sets:
-    """{"train", "val", "hard"} -> {"puzzle", "solution"}, int8 [N, 9, 9]."""
+    """The sets by name -> {"puzzle", "solution"}, int8 [N, 9, 9]."""
     return puzzles.load(settings)
 
 
