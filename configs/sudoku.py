@@ -1,7 +1,7 @@
 """Sudoku: the network inside an energy learns to propose, the energy to judge.
 
     python -m experiments.train --config=configs/sudoku.py        # a GPU, an hour
-    python -m experiments.train --config=configs/sudoku.py:cpu    # two cores, 10 min
+    python -m experiments.train --config=configs/sudoku.py:cpu    # two cores, 45 min
     python -m experiments.evaluate --workdir=.. --config=configs/sudoku.py:cpu \
         --config.eval.restarts=16
 
@@ -34,10 +34,10 @@ VALUES = {
     "eval.block": 32,
 }
 CPU = {
-    "train.num_steps": 1_000,
+    "train.num_steps": 4_000,
     "train.batch_size": 32,
-    "train.log_every": 20,
-    "train.eval_every": 100,
+    "train.log_every": 50,
+    "train.eval_every": 200,
     "eval.num_examples": 512,
 }
 SMOKE = {
