@@ -35,7 +35,6 @@ CURVES: Panels = [
     ("norms", ("norm/param", "norm/grad", "norm/update")),
 ]
 LOGARITHMIC = ("_mse", "norm/")
-NUM_PROFILED = 256  # examples of the energy profiles
 NUM_CHAIN_STEPS = 40
 NUM_ANSWERS = 3
 
@@ -135,7 +134,8 @@ def energy_profile(experiment: Experiment, params: Params) -> Profile:
 
     @jax.jit
     def profile(data):
-        rows, levels = jnp.arange(NUM_PROFILED), jnp.arange(schedule.num_levels)
+        rows = jnp.arange(experiment.evaluation.block)
+        levels = jnp.arange(schedule.num_levels)
         of_rows = jax.vmap(one, in_axes=(None, None, 0))
         return jax.lax.map(lambda t: of_rows(data, t, rows), levels)
 
