@@ -28,12 +28,16 @@ def widened(box: Box | None, half_width: Array | float, y: Tree) -> Box | float:
 
 
 def solver(
-    experiment: Experiment, source: Source, how: Inference | None = None
+    experiment: Experiment,
+    source: Source,
+    how: Inference | None = None,
+    *,
+    trace: bool = False,
 ) -> Callable:
     """(params, x, index [B], restart () = 0) -> (y_0, SolveInfo), leaves [B, ...].
 
     Jitted and vmapped; each restart has start noise of its own. `how` is by default the
-    experiment's.
+    experiment's; with `trace` the answer after each level comes along.
     """
     how, like = how or experiment.inference, experiment.task.example.y
 
@@ -49,6 +53,7 @@ def solver(
             double_steps=how.double_steps,
             tolerance=how.tolerance or None,
             noise=how.noise,
+            trace=trace,
             bounds=widened(box, how.bounds, like) if how.bounds else box,
         )
 
