@@ -2,18 +2,21 @@
 
 python -m experiments.solve --workdir=runs/cd_full-cpu-seed0 \
     --input=matrices.npy --output=inverses.npy
+python -m experiments.solve --workdir=runs/sudoku-cpu-seed0 \
+    --input=puzzles.txt --output=answers.txt --restarts=16 --picture=think.png
 
-What cannot be solved is named, and the others are solved; the exit code is 1 if any
-input was refused or any answer is not finite, 2 if there is nothing to solve.
+Each answer is right, wrong or unknown by the check of the task's view; `--restarts` go
+on only for inputs whose answers are not yet right, and where nothing can be checked the
+lowest energy counts. What cannot be solved is named, and the others are solved; the
+exit code is 1 if any input was refused or any answer is wrong or not finite, 2 if there
+is nothing to solve.
 """
 
-import csv
 import functools
-import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,37 +28,21 @@ from experiments.run import workdir
 from experiments.run.files import write_bytes
 from experiments.run.logs import say
 from experiments.score import trained
+from experiments.score.answers import Answers, as_csv, drawn, put_together, tables_of
+from experiments.score.restarts import until_right
 from experiments.score.solver import lowest_of, solver
-from experiments.score.tables import tables
+from experiments.score.thinking import picture, think
 from experiments.views.base import View, view_of
 from ired_jax.fields import check, declared, limits_text
 from ired_jax.tasks.base import Inference
-from ired_jax.types import Tree
+from ired_jax.types import Params, Tree
 
-LINES_SHOWN = 20
+MOST_DRAWN = 3  # inputs whose answers are drawn in the terminal
 OPTIONS = {
     field.parameter: field
     for field in declared(Inference)
     if field.parameter in ("bounds", "tolerance", "num_steps", "restarts")
 }
-
-
-class Answers(NamedTuple):
-    """Answers to N inputs; energies rank answers to one input, not inputs."""
-
-    answer: list[Any]  # as the view holds one; None where refused
-    y: Tree  # leaves [N, ...]; NaN where refused
-    figures: dict[str, list]  # the view's, [N] each; None where refused
-    energy: np.ndarray  # [N] E(x, y, 0)
-    steps: np.ndarray  # [N] descent steps taken, over all levels and restarts
-    refused: dict[int, str]  # what is wrong with inputs, by their number
-
-    @property
-    def not_finite(self) -> list[int]:
-        """The numbers of answers that are not finite, refused inputs left out."""
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((self.y, self.energy))]
-        bad = [~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in leaves]
-        return [i for i in np.flatnonzero(np.any(bad, 0)) if i not in self.refused]
 
 
 def load_solver(
@@ -64,8 +51,10 @@ def load_solver(
     *,
     seed: int | None = None,
     **options: float | None,
-) -> Callable[[Sequence[Any]], Answers]:
+) -> Callable[..., Answers]:
     """A function from N inputs of a task, as its view reads them, to `Answers`.
+
+    Of the input number `watched`, if given, `Answers.thought` has each level.
 
     Args:
       directory: run directory.
@@ -87,31 +76,57 @@ def load_solver(
         experiment = trained.on_task(model, config)
         *_, source = experiment.task.splits.values()
         how = experiment.inference._replace(**given)
-        answer, like = solver(experiment, source, how), experiment.example.x
-        return answer, how, experiment.evaluation.batch_size, like
+        return experiment, source, how, solver(experiment, source, how)
 
-    def solve(inputs: Sequence[Any]) -> Answers:
+    def solve(inputs: Sequence[Any], watched: int | None = None) -> Answers:
         sizes = view.sizes(inputs)
         sentences = enumerate(view.check(inputs))
         refused = {i: sentence for i, sentence in sentences if sentence is not None}
-        answer, how, batch_size, like = for_sizes(tuple(sizes.items()))
+        experiment, source, how, answer = for_sizes(tuple(sizes.items()))
+        like = experiment.example.x
         x = {i: view.to_x(inputs[i]) for i in range(len(inputs)) if i not in refused}
         refused |= {i: _misfit(like) for i in x if _shapes(x[i]) != _shapes(like)}
         good = np.array([i for i in x if i not in refused], int)
         if not good.size:
             raise UserError(f"--input: {_named(refused) or 'holds nothing'}")
-        x = [x[i] for i in good]
-        parts = []
-        for first in range(0, len(good), batch_size):
-            # Numbered through the file: each input has start noise of its own.
-            index = good[first : first + batch_size]
-            rows = jax.tree.map(lambda *a: np.stack(a), *x[first : first + batch_size])
-            restarts = range(how.restarts)
-            parts.append(lowest_of(answer, model.params, rows, index, restarts))
-        parts = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-        return _put_together(view, x, parts, good, refused, len(inputs))
+        if watched is not None and watched not in good:
+            why = refused.get(watched, f"must be at most {len(inputs) - 1}")
+            raise UserError(f"--picture_row={watched}: {why}")
+        rows = [x[i] for i in good]
+        parts = _in_batches(
+            *(view, answer, model.params, rows, good),
+            *(range(how.restarts), experiment.evaluation.batch_size),
+        )
+        answers = put_together(view, rows, parts, good, refused, len(inputs))
+        if watched is None:
+            return answers
+        thought = think(experiment, source, how, view.is_right)
+        return answers._replace(thought=thought(model.params, x[watched], watched))
 
     return solve
+
+
+def _in_batches(
+    view: View,
+    answer: Callable,
+    params: Params,
+    x: list[Tree],
+    index: np.ndarray,
+    restarts: Sequence[int],
+    batch_size: int,
+) -> tuple[Tree, np.ndarray, np.ndarray]:
+    """Answers, energies and steps of all rows, stacked."""
+    parts = []
+    for first in range(0, len(index), batch_size):
+        # Numbered through the file: each input has start noise of its own.
+        numbers = index[first : first + batch_size]
+        rows = jax.tree.map(lambda *a: np.stack(a), *x[first : first + batch_size])
+        arguments = answer, params, rows, numbers, restarts
+        if view.is_right is None:
+            parts.append(lowest_of(*arguments))
+        else:
+            parts.append(until_right(*arguments, view.is_right))
+    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
 def _shapes(tree: Tree) -> Tree:
@@ -120,30 +135,6 @@ def _shapes(tree: Tree) -> Tree:
 
 def _misfit(like: Tree) -> str:
     return f"has not the shape of what the model was trained on, {_shapes(like)}"
-
-
-def _put_together(
-    view: View,
-    x: list[Tree],
-    parts: tuple[Tree, np.ndarray, np.ndarray],
-    good: np.ndarray,
-    refused: dict[int, str],
-    count: int,
-) -> Answers:
-    """Answers, energies and steps of the solved inputs at their places among all."""
-    y = [jax.tree.map(lambda leaf, i=i: leaf[i], parts[0]) for i in range(len(x))]
-    rows = dict(zip(good, zip(x, y, strict=True), strict=True))
-    figures = {i: view.describe(*row) for i, row in rows.items()}
-    names = figures[good[0]]
-    y, energy, steps = (_spread(part, good, count) for part in parts)
-    return Answers(
-        [view.to_answer(rows[i][1]) if i in rows else None for i in range(count)],
-        y,
-        {n: [figures.get(i, {}).get(n) for i in range(count)] for n in names},
-        energy,
-        steps,
-        refused,
-    )
 
 
 def _checked(options: dict[str, float]) -> dict[str, float]:
@@ -157,23 +148,10 @@ def _checked(options: dict[str, float]) -> dict[str, float]:
     return options
 
 
-def _spread(tree: Tree, rows: np.ndarray, count: int) -> Tree:
-    """Leaves [len(rows), ...] at their places among `count`, the others NaN (or 0)."""
-
-    def spread(leaf):
-        leaf = np.asarray(leaf)
-        empty = np.nan if leaf.dtype.kind == "f" else 0
-        whole = np.full((count, *leaf.shape[1:]), empty, leaf.dtype)
-        whole[rows] = leaf
-        return whole
-
-    return jax.tree.map(spread, tree)
-
-
-def _named(refused: dict[int, str]) -> str:
+def _named(refused: Mapping[int, str]) -> str:
     """All sentences in one, the first few where there are many."""
     first = [f"input {i} {sentence}" for i, sentence in list(refused.items())[:5]]
-    more = [f"{len(refused) - 5} more cannot be solved"] if len(refused) > 5 else []
+    more = [f"and so with {len(refused) - 5} more"] if len(refused) > 5 else []
     return "; ".join(first + more)
 
 
@@ -188,6 +166,12 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
     )
+    flags.DEFINE_string(
+        "picture", None, ".png of one answer, level by level", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "picture_row", None, "of which input; default: the first", flag_values=values
+    )
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
     for name, (_, field, kind, _) in OPTIONS.items():
         define_one = flags.DEFINE_integer if kind is int else flags.DEFINE_float
@@ -197,76 +181,73 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
+    output = _output(values)
+    config = workdir.read_config(Path(values.workdir))
+    view = view_of(config.task.name).needs("read", "write")
+    if values.picture:
+        view.needs("draw")
+    inputs = view.read(values.input)
+    options = {name: values[name].value for name in ("seed", *OPTIONS)}
+    solve = load_solver(values.workdir, values.checkpoint, **options)
+    output, watched = cli.output_path(output), None
+    if values.picture:
+        cli.output_path(values.picture)
+        can_be = [i for i, said in enumerate(view.check(inputs)) if said is None]
+        watched = values.picture_row
+        watched = next(iter(can_be), None) if watched is None else watched
+    answers = solve(inputs, watched)
+    _say_unlike(view, inputs, answers)
+    table = output.with_suffix(".csv")
+    view.write(output, answers.y)
+    write_bytes(table, as_csv(answers).encode())
+    if view.text is not None and len(inputs) <= MOST_DRAWN:
+        x = [
+            None if i in answers.refused else view.to_x(a) for i, a in enumerate(inputs)
+        ]
+        for text in drawn(view, x, answers):
+            say(text)
+    for part in tables_of(answers):
+        say(part)
+    if answers.thought is not None:
+        picture(view, answers.thought).savefig(values.picture, dpi=150)
+        say(f"level by level, input {watched}: {values.picture}")
+    say(f"answers: {output}; figures, energy and steps of each: {table}")
+    _end(answers)
+
+
+def _output(values: flags.FlagValues) -> Path:
+    """--output; raises UserError where it or the picture cannot be written so."""
     output = Path(values.output)
     if output.suffix == ".csv":
         raise UserError(f"--output={output}: must not be a .csv, that is beside it")
     if output.resolve() == Path(values.input).resolve():
         raise UserError(f"--output={output}: is the input, must be another file")
-    config = workdir.read_config(Path(values.workdir))
-    view = view_of(config.task.name).needs("read", "write")
-    inputs = view.read(values.input)
-    options = {name: values[name].value for name in ("seed", *OPTIONS)}
-    solve = load_solver(values.workdir, values.checkpoint, **options)
-    output = cli.output_path(output)
-    answers = solve(inputs)
+    if values.picture and Path(values.picture).suffix != ".png":
+        raise UserError(f"--picture={values.picture}: must be a .png file")
+    if values.picture_row is not None and not values.picture:
+        raise UserError("--picture_row: needs a --picture")
+    return output
+
+
+def _say_unlike(view: View, inputs: Sequence[Any], answers: Answers) -> None:
     good = [i for i in range(len(inputs)) if i not in answers.refused]
     sentences = zip(good, view.warn([inputs[i] for i in good]), strict=True)
     unlike = {i: sentence for i, sentence in sentences if sentence is not None}
     if unlike:
         say(f"look at the figures of these: {_named(unlike)}")
-    table = output.with_suffix(".csv")
-    view.write(output, answers.y)
-    write_bytes(table, _as_csv(answers).encode())
-    for part in _tables(answers):
-        say(part)
-    say(f"answers: {output}; figures, energy and steps of each: {table}")
-    if answers.refused:
-        print(f"error: {_named(answers.refused)}", file=sys.stderr)
-    if answers.not_finite:
-        bad = dict.fromkeys(answers.not_finite, "has an answer that is not finite")
-        print(f"error: {_named(bad)}", file=sys.stderr)
-    if answers.refused or answers.not_finite:
-        raise SystemExit(1)
 
 
-def _columns(answers: Answers) -> dict[str, list]:
-    """What is said of each input; None where it was refused."""
-    columns = {"energy": answers.energy.tolist(), "steps": answers.steps.tolist()}
-    for column in columns.values():
-        for row in answers.refused:
-            column[row] = None
-    return answers.figures | columns
-
-
-def _as_csv(answers: Answers) -> str:
-    text, columns = io.StringIO(), _columns(answers)
-    writer = csv.writer(text)
-    writer.writerow(["index", *columns])
-    for index, cells in enumerate(zip(*columns.values(), strict=True)):
-        writer.writerow([index, *cells])
-    return text.getvalue()
-
-
-def _tables(answers: Answers) -> list:
-    count = len(answers.answer)
-    cells = {
-        name: [_cell(value) for value in column[:LINES_SHOWN]]
-        for name, column in _columns(answers).items()
-    }
-    more = f"{count - LINES_SHOWN} more in the .csv file"
-    return tables(
-        f"{count - len(answers.refused)} answers to {count} inputs",
-        [str(index) for index in range(min(count, LINES_SHOWN))],
-        cells,
-        corner="input",
-        caption=more if count > LINES_SHOWN else None,
+def _end(answers: Answers) -> None:
+    """Names on stderr what has no good answer, and ends with 1 where there is any."""
+    bad = (
+        answers.refused,
+        dict.fromkeys(answers.not_finite, "has an answer that is not finite"),
+        dict.fromkeys(answers.wrong, "has an answer that is wrong"),
     )
-
-
-def _cell(value) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    for rows in filter(None, bad):
+        print(f"error: {_named(rows)}", file=sys.stderr)
+    if any(bad):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

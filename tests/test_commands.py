@@ -176,7 +176,7 @@ def test_bad_rows_are_named_and_the_others_solved_as_without_them(
 def test_an_answer_that_is_not_finite_is_named_in_the_exit_code(
     run, tmp_path, capsys, monkeypatch
 ):
-    def solver(*_):
+    def solver(*_, **__):
         def solve(params, x, index, restart):
             y = np.where(np.asarray(index)[:, None] == 2, np.nan, x)
             info = SolveInfo(y[:, 0], None, None, np.ones((len(x), 1), int), None)
@@ -400,6 +400,16 @@ BAD_COMMANDS = [
     (solve, ["--workdir=nowhere"], "input"),
     (solve, ["--workdir=x", "--input=a.npy", "--output=a.csv"], "must not be a .csv"),
     (solve, ["--workdir=x", "--input=a.npy", "--output=./a.npy"], "is the input"),
+    (
+        solve,
+        ["--workdir=x", "--input=a.npy", "--output=b.npy", "--picture=a.pdf"],
+        "must be a .png file",
+    ),
+    (
+        solve,
+        ["--workdir=x", "--input=a.npy", "--output=b.npy", "--picture_row=1"],
+        "--picture_row: needs a --picture",
+    ),
     (compare, ["--runs=nowhere"], "not a finished run"),
     (compare, ["--runs="], "at least one run directory"),
     (diagnose, ["--workdir=nowhere"], "not a run directory"),
@@ -459,8 +469,8 @@ MUTANTS = [
         "rows numbered from 0 again in each batch",
         "experiments.solve",
         one(
-            "index = good[first : first + batch_size]",
-            "index = good[first : first + batch_size] - good[first]",
+            "numbers = index[first : first + batch_size]",
+            "numbers = index[first : first + batch_size] - index[first]",
         ),
         test_rows_are_numbered_through_the_file_and_not_in_each_batch,
     ),

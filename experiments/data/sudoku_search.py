@@ -6,6 +6,7 @@ prints puzzles FIRST to FIRST + COUNT - 1 of a stream, a line `puzzle solution` 
 process of its own imports nothing but this file. Boards are 81 digits, 0 where empty.
 """
 
+import itertools
 import random
 import sys
 from collections.abc import Sequence
@@ -64,13 +65,25 @@ def dig(grid: list[int], givens: int, draws: random.Random) -> list[int]:
     return cells
 
 
+class TooLong(Exception):
+    """A search gave up: what it found is not all there is."""
+
+
 def solutions(
-    cells: Sequence[int], limit: int, draws: random.Random | None = None
+    cells: Sequence[int],
+    limit: int,
+    draws: random.Random | None = None,
+    *,
+    most_tries: float = float("inf"),
 ) -> list[list[int]]:
     """Up to `limit` solutions of 81 digits, 0 where empty; [] if givens contradict.
 
     Cells with one candidate are filled, then digits with one place in a unit; else the
     cell with the fewest candidates is tried, its digits in order or as drawn.
+
+    Raises:
+      TooLong: after that many tries. A board may be none for reasons that no search as
+        plain as this one sees.
     """
     used = [0] * 27  # of each row, column and block: a bit for each digit it has
     for i, digit in enumerate(cells):
@@ -81,8 +94,11 @@ def solutions(
         used[column] |= bit
         used[block] |= bit
     found: list[list[int]] = []
+    tries = itertools.count(1)
 
     def search(board: list[int], used: list[int], empty: list[int]) -> bool:
+        if next(tries) > most_tries:
+            raise TooLong
         # Hidden digits save guesses where there are few ways, and cost where many.
         if (left := _fill(board, used, empty, with_hidden=draws is None)) is None:
             return False

@@ -27,9 +27,12 @@ class View(NamedTuple):
       sizes: inputs -> the config's fields of a task for them, {"task.n": 5}.
       to_x: input -> x.
       write: (path, answers): trees like y, leaves [N, ...], NaN where there is none.
+      is_right: (x, y) -> whether the answer is right, checked without any truth; None
+        where it cannot be said. Without it all answers are unknown.
       describe: (x, y) -> {column: value}, for table and .csv.
+      text: (x, y) -> the answer drawn in characters, with rich's markup.
       to_answer: y -> the answer as a person holds it.
-      draw: (axes, x, truth, y), one example.
+      draw: (axes, x, truth or None, y), one example.
       draw_model: (two axes, the task's fields, energy_fn (x, y, t)), a landscape whole.
       diagnostics: y, leaves [N, ...] -> {name: [N]}, figures of answers alone.
     """
@@ -41,7 +44,9 @@ class View(NamedTuple):
     sizes: Callable[[Sequence[Any]], Mapping[str, Any]] = lambda inputs: {}
     to_x: Callable[[Any], Any] = np.asarray
     write: Callable[[Path, Any], None] | None = None
+    is_right: Callable[[Any, Any], bool | None] | None = None
     describe: Callable[[Any, Any], dict[str, Any]] = lambda x, y: {}
+    text: Callable[[Any, Any], str] | None = None
     to_answer: Callable[[Any], Any] = lambda y: y
     draw: Callable[..., None] | None = None
     draw_model: Callable[..., None] | None = None

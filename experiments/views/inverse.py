@@ -112,16 +112,23 @@ def diagnostics(answers: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def draw(axes, x: np.ndarray, truth: np.ndarray, answer: np.ndarray) -> None:
-    """The truth, the answer and its error side by side, each half on its own scale."""
-    truth, answer = _square(np.stack([truth, answer]))
-    error, gap = answer - truth, np.full((len(truth), 1), np.nan)
-    scale, worst = np.abs(truth).max(), max(np.abs(error).max(), 1e-12)
-    shown = [truth / scale, gap, answer / scale, gap, error / worst]
-    axes.imshow(np.concatenate(shown, axis=1), cmap="RdBu", vmin=-1, vmax=1)
-    residual = describe(x, answer.reshape(-1))["residual"]
-    title = f"truth, answer (+-{scale:.2g}), error (+-{worst:.2g})"
-    axes.set_title(f"{title}\nresidual {residual:.3g}", fontsize=8)
+def draw(axes, x: np.ndarray, truth: np.ndarray | None, answer: np.ndarray) -> None:
+    """The truth, the answer and its error side by side, each half on its own scale.
+
+    Without a truth the answer alone.
+    """
+    residual = f"residual {describe(x, answer)['residual']:.3g}"
+    (shown,) = _square(answer[None])
+    scale = max(np.abs(shown if truth is None else truth).max(), 1e-12)
+    if truth is None:
+        parts, title = [shown / scale], f"answer (+-{scale:.2g})"
+    else:
+        error, gap = shown - _square(truth[None])[0], np.full((len(shown), 1), np.nan)
+        worst = max(np.abs(error).max(), 1e-12)
+        parts = [(shown - error) / scale, gap, shown / scale, gap, error / worst]
+        title = f"truth, answer (+-{scale:.2g}), error (+-{worst:.2g})"
+    axes.imshow(np.concatenate(parts, axis=1), cmap="RdBu", vmin=-1, vmax=1)
+    axes.set_title(f"{title}\n{residual}", fontsize=8)
     axes.axis("off")
 
 

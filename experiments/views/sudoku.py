@@ -1,5 +1,10 @@
-"""Boards as lines of 81 characters, row by row; 0 or . where a cell is empty."""
+"""Boards as lines of 81 characters, row by row; 0 or . where a cell is empty.
 
+Of a .csv file each row's first field is the board, a row that names the columns is
+passed over.
+"""
+
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from experiments.data import sudoku as puzzles
+from experiments.data import sudoku_search
 from experiments.data.sudoku import Settings
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
@@ -14,6 +20,7 @@ from ired_jax.fields import Part
 
 ALLOWED = "0123456789."
 SETTINGS = Settings()
+MOST_TRIES = 5_000  # of the search for solutions, a second or so
 GIVEN, RIGHT, UNSURE = "black", (0.1, 0.4, 0.9), (0.9, 0.2, 0.1)
 
 
@@ -37,6 +44,9 @@ def read(path: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--input={path}: is not a readable text file") from error
     boards = [line.strip() for line in text.splitlines() if line.strip()]
+    if path.endswith(".csv") and boards:
+        boards = [line.split(",")[0].strip('"') for line in boards]
+        boards = boards[not set(boards[0]) & set("0123456789.") :]
     if not boards:
         raise UserError(f"--input={path}: holds no board")
     return boards
@@ -44,7 +54,29 @@ def read(path: str) -> list[str]:
 
 def check(inputs: Sequence[str]) -> list[str | None]:
     """A sentence for each line that is no board or has no answer; None: it may."""
-    return [_no_board(line) or _problem(to_x(line)) for line in inputs]
+    return [
+        _no_board(line) or _problem(to_x(line)) or _unsolvable(line) for line in inputs
+    ]
+
+
+def warn(inputs: Sequence[str]) -> list[str | None]:
+    """Says which boards have several solutions: any of them counts as right."""
+    said = "has more than one solution"
+    return [said if _num_solutions(line) == 2 else None for line in inputs]
+
+
+@functools.lru_cache(maxsize=4_096)
+def _num_solutions(line: str) -> int | None:
+    """0, 1, or 2 for more; None where a search would take too long."""
+    cells = to_x(line).ravel().tolist()
+    try:
+        return len(sudoku_search.solutions(cells, 2, most_tries=MOST_TRIES))
+    except sudoku_search.TooLong:
+        return None
+
+
+def _unsolvable(line: str) -> str | None:
+    return "has no solution" if _num_solutions(line) == 0 else None
 
 
 def _no_board(line: str) -> str | None:
@@ -84,13 +116,35 @@ def write(path: Path, answers: np.ndarray) -> None:
     write_bytes(Path(path), "".join(lines).encode())
 
 
+def is_right(x: np.ndarray, answer: np.ndarray) -> bool:
+    """Whether rows, columns and blocks have each digit and all givens are kept."""
+    return describe(x, answer)["broken rules"] == 0
+
+
 def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, Any]:
-    """Of one board: whether it is solved, and what is wrong with it."""
+    """How much of one board is wrong: digits missing of a unit, givens not kept."""
     grid = np.argmax(answer, -1) + 1
     blocks = grid.reshape(3, 3, 3, 3).swapaxes(1, 2).reshape(9, 9)
     missing = sum(9 - len(set(unit)) for unit in (*grid, *grid.T, *blocks))
     broken = missing + int(np.sum((x > 0) & (grid != x)))
-    return {"valid": broken == 0, "broken rules": broken}
+    return {"broken rules": broken}
+
+
+def text(x: np.ndarray, answer: np.ndarray) -> str:
+    """The board in lines of characters, its givens bold; . where there is no answer."""
+    grid, is_none = np.argmax(answer, -1) + 1, np.isnan(answer).any(-1)
+
+    def cell(i: int, j: int) -> str:
+        return "." if is_none[i, j] else marks[x[i, j] > 0].format(grid[i, j])
+
+    marks = "{}", "[bold]{}[/]"
+    border = "+-------+-------+-------+"
+    lines = [border]
+    for i in range(9):
+        parts = (" ".join(cell(i, j) for j in range(b, b + 3)) for b in (0, 3, 6))
+        lines.append(f"| {' | '.join(parts)} |")
+        lines += [border] if i % 3 == 2 else []
+    return "\n".join(lines)
 
 
 def draw(axis, x: np.ndarray, truth: np.ndarray | None, answer: np.ndarray) -> None:

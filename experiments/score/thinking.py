@@ -1,0 +1,63 @@
+"""Watching an energy think: one input's answer after each level."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.build import Experiment
+from experiments.figures import grid
+from experiments.score.solver import solver
+from experiments.views.base import View
+from ired_jax.tasks.base import Inference, Source
+from ired_jax.types import Params, Tree
+
+COLUMNS = 4
+
+
+class Thought(NamedTuple):
+    """Of one input, from the smoothest level to the sharpest."""
+
+    x: Tree
+    answers: Tree  # y_0 after each level, leaves [T, ...]
+    energies: np.ndarray  # [T] E(x, a_t y_0, t)
+
+
+def think(
+    experiment: Experiment, source: Source, how: Inference, is_right: Callable | None
+) -> Callable[[Params, Tree, int], Thought]:
+    """(params, x, index) -> what leads to the answer that is kept of one input.
+
+    Of several restarts that is the first right one by the check, else the one of least
+    energy, as for `experiments.score.restarts`.
+    """
+    traced = solver(experiment, source, how, trace=True)
+
+    def of_input(params: Params, x: Tree, index: int) -> Thought:
+        rows, kept, least = jax.tree.map(lambda leaf: leaf[None], x), None, np.inf
+        for restart in range(how.restarts):
+            found = traced(params, rows, np.array([index]), restart)
+            y, info = jax.tree.map(lambda leaf: np.asarray(leaf)[0], found)
+            is_done = is_right is not None and is_right(x, y) is True
+            if kept is None or is_done or info.energy < least:
+                kept, least = Thought(x, info.answers, info.energies), info.energy
+            if is_done:
+                break
+        return kept
+
+    return of_input
+
+
+def picture(view: View, thought: Thought) -> Figure:
+    """The answer after each level as the task's view draws it, and its energy."""
+    levels = len(thought.energies)
+    figure, axes = grid(levels, columns=min(COLUMNS, levels))
+    for axis in axes[levels:]:
+        axis.axis("off")
+    for at, (axis, energy) in enumerate(zip(axes, thought.energies, strict=False)):
+        answer = jax.tree.map(lambda leaf, at=at: leaf[at], thought.answers)
+        view.draw(axis, thought.x, None, answer)
+        axis.set_title(f"level {levels - 1 - at}, energy {energy:.4g}", fontsize=9)
+    return figure
