@@ -87,8 +87,10 @@ def load_solver(
         experiment = trained.on_task(model, config)
         *_, source = experiment.task.splits.values()
         how = experiment.inference._replace(**given)
-        answer, like = solver(experiment, source, how), experiment.example.x
-        return answer, how, experiment.evaluation.batch_size, like
+        # In the widest box, but of the size that the inputs have.
+        like = experiment.example
+        answer = solver(experiment, source, how, like=like.y)
+        return answer, how, experiment.evaluation.batch_size, like.x
 
     def solve(inputs: Sequence[Any]) -> Answers:
         sizes = view.sizes(inputs)

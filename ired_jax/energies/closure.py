@@ -21,15 +21,15 @@ from collections.abc import Callable
 from typing import Annotated
 
 import chex
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import around, first_state
-from ired_jax.fields import Field
+from ired_jax.energies.aimed import Answering, around, first_state
+from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
+ANSWERING = Answering(rounds=8)
 RARE = -3.0  # first bias of a and b: products begin far from 1
 
 
@@ -97,6 +97,7 @@ def make_closure(
     channels: Annotated[int, Field("features of a pair", at_least=1)] = 32,
     layers: Annotated[int, Field("layers of a round", at_least=1)] = 2,
     rounds: Annotated[int, Field("times they are applied", at_least=1)] = 4,
+    answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:
     """Makes the energy: x [n, n] a graph, y [n, n], t () -> ().
 
@@ -123,4 +124,4 @@ def make_closure(
     def answers(params: Params, x: Array, y: Array, t: Array, rounds: int) -> Array:
         return network.apply({"params": params}, *inputs(x, y), t, rounds)
 
-    return around(schedule, box, init, answers, rounds)
+    return around(schedule, box, init, answers, rounds, answering)

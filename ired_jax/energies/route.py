@@ -1,6 +1,6 @@
 """An energy on paths through a graph of any number of nodes, y [steps, n] in +-1.
 
-    E = sum over unknown elements (y - a_t F(x, y, t))^2 / (2 s_t),  F = 2 softmax(l) - 1
+    E = sum over free elements (y - a_t F(x, y, t))^2 / (2 s_t),  F = 2 softmax(l) - 1
 
 F is a network on features of times by nodes, h_li. Each layer mixes an element with
 what its neighbours have: those to which an edge leads and those from which one comes,
@@ -26,10 +26,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import around, first_state
-from ired_jax.fields import Field
+from ired_jax.energies.aimed import Answering, around, first_state
+from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Example, Params, Tree
 
+ANSWERING = Answering(rounds=8)
 RARE = -2.0  # first bias of b: sums over neighbours begin far from 1
 
 
@@ -123,6 +124,7 @@ def make_route(
     channels: Annotated[int, Field("features of a node at a time", at_least=1)] = 32,
     layers: Annotated[int, Field("layers of a round", at_least=1)] = 2,
     rounds: Annotated[int, Field("times they are applied", at_least=1)] = 5,
+    answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:
     """Makes the energy: x (adjacency [n, n], start, goal), y [steps, n], t () -> ().
 
@@ -133,6 +135,7 @@ def make_route(
       schedule: the levels.
       box: of the task.
       channels, layers, rounds: of the network.
+      answering: how it is used at inference.
 
     Raises:
       ValueError: a size below 1.
@@ -157,4 +160,4 @@ def make_route(
     def answers(params: Params, x: Tree, y: Array, t: Array, rounds: int) -> Array:
         return network.apply({"params": params}, *inputs(x, y), t, rounds)
 
-    return around(schedule, box, init, answers, rounds)
+    return around(schedule, box, init, answers, rounds, answering)

@@ -21,7 +21,7 @@ from ired_jax.fields import Field, Part
 from ired_jax.tasks.base import Inference, Metric, Source, Task
 from ired_jax.types import Array, Box, Example
 
-INFERENCE = Inference(num_levels=4, num_steps=2, noise=True)
+INFERENCE = Inference(num_levels=4, num_steps=0, noise=True)
 NEIGHBOUR_SHARE, MOST_NEIGHBOURS = 0.2, 3
 
 
@@ -69,6 +69,7 @@ def make_connectivity(
         inference=inference,
         residual=wrong_pairs,
         corrupt=corrupted,
+        round=lambda y: jnp.where(y > 0, 1.0, -1.0),
         solvers={"majority class": all_reached, "repeated squaring": solve},
         fitted=(),
     )

@@ -22,7 +22,7 @@ from ired_jax.fields import Field, Part
 from ired_jax.tasks.base import Inference, Metric, Source, Task
 from ired_jax.types import Array, Box, Example
 
-INFERENCE = Inference(num_levels=4, num_steps=2, noise=True)
+INFERENCE = Inference(num_levels=4, num_steps=0, noise=True)
 LARGE = 20  # nodes from which on goals are further away
 DISTANCES, DISTANCES_LARGE = (2, 5), (4, 6)
 
@@ -89,6 +89,7 @@ def make_path(
         inference=inference,
         residual=wrong_times,
         corrupt=corrupted,
+        round=lambda y: encode(decode(y), y.shape[-1]),
         solvers={"breadth-first search": breadth_first, "arbitrary edges": arbitrary},
         fitted=(),
     )
