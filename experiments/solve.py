@@ -76,7 +76,9 @@ def load_solver(
         experiment = trained.on_task(model, config)
         *_, source = experiment.task.splits.values()
         how = experiment.inference._replace(**given)
-        return experiment, source, how, solver(experiment, source, how)
+        # In the widest box, but of the size that the inputs have.
+        answer = solver(experiment, source, how, like=experiment.example.y)
+        return experiment, source, how, answer
 
     def solve(inputs: Sequence[Any], watched: int | None = None) -> Answers:
         sizes = view.sizes(inputs)

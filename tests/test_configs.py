@@ -97,7 +97,8 @@ def inference_of(key: Key) -> str:
 def frame_of(key: Key) -> tuple:
     """What is around the programs."""
     e = build(key.config)
-    return e.seeds, e.periods, e.phases, e.evaluation, e.inference.restarts
+    sizes = [str(source.example) for source in e.task.splits.values()]
+    return e.seeds, e.periods, e.phases, e.evaluation, e.inference.restarts, sizes
 
 
 def data_of(key: Key) -> list[bytes]:
@@ -140,7 +141,7 @@ def test_a_field_changes_the_run(case):
     given, field = CASES[case]
     first, second = map(key_of, changed(given, field))
     group, parts = field.split(".")[0], [step_of, inference_of]
-    if group in ("data", "seed", "eval", "train"):
+    if group in ("data", "seed", "eval", "train", "task"):
         parts = [data_of if group == "data" else frame_of, *parts]
     assert any(part(first) != part(second) for part in parts)
 

@@ -17,6 +17,7 @@ BASE = ("types", "trees", "boxes", "fields")
 ROOMS = {
     "types": (),
     "fields": (),
+    "graphs": ("types",),
     "trees": ("types",),
     "boxes": ("types", "trees"),
     "diffusion": BASE,
@@ -27,7 +28,7 @@ ROOMS = {
     "precision": BASE,
     "blocks": BASE,
     "metrics": (*BASE, "metrics"),
-    "tasks": (*BASE, "diffusion", "metrics", "tasks.base"),
+    "tasks": (*BASE, "diffusion", "graphs", "metrics", "tasks.base"),
     "negatives": (
         *(*BASE, "blocks", "diffusion", "losses", "precision"),
         *("samplers", "negatives"),

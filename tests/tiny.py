@@ -16,6 +16,8 @@ NAMES = sorted(
 )
 SIZES = {  # where a config has them
     "task.n": 3,
+    "task.n_harder": 4,
+    "task.n_hardest": 5,
     "energy.width": 8,
     "energy.channels": 3,
     "energy.layers": 1,

@@ -54,13 +54,14 @@ class Scorer:
         self._experiment, self._how = experiment, how or experiment.inference
         self.evaluation, self.splits = experiment.evaluation, dict(task.splits)
         self._first = next(iter(task.splits))
-        sources = self.splits | {"train": task.train}
-        # Sources of one box share a program.
-        self._solve = {source.box: None for source in sources.values()}
-        for source in sources.values():
-            if self._solve[source.box] is None:
-                self._solve[source.box] = solver(experiment, source, self._how)
-        self._boxes = {name: source.box for name, source in sources.items()}
+        sources, self._solve = self.splits | {"train": task.train}, {}
+        # Sources of one box and of one size share a program.
+        programs = {}
+        for name, source in sources.items():
+            kind = source.box, str(source.example.y)
+            if kind not in programs:
+                programs[kind] = solver(experiment, source, self._how)
+            self._solve[name] = programs[kind]
         self._draw = {
             name: jax.jit(jax.vmap(partial(held_out, source), in_axes=(None, None, 0)))
             for name, source in self.splits.items()
@@ -130,7 +131,7 @@ class Scorer:
         `restart` is the number of the start noise; None: the best of `restarts`.
         """
         restarts = range(self._how.restarts) if restart is None else (restart,)
-        solve, parts = self._solve[self._boxes[split]], []
+        solve, parts = self._solve[split], []
         for index, rows, size in self._batches(Example(x, y)):
             answer, energy, steps = lowest_of(solve, params, rows.x, index, restarts)
             part = self.figures(*rows, answer), energy, steps, answer

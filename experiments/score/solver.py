@@ -16,7 +16,6 @@ from ired_jax.tasks.base import Inference, Source
 from ired_jax.types import (
     Array,
     Box,
-    Example,
     Landscape,
     Params,
     Stream,
@@ -42,15 +41,18 @@ def solver(
     source: Source,
     how: Inference | None = None,
     *,
+    like: Tree | None = None,
     trace: bool = False,
 ) -> Callable:
     """(params, x, index [B], restart () = 0) -> (y_0, SolveInfo), leaves [B, ...].
 
     Jitted and vmapped; each restart has start noise of its own. `how` is by default the
-    experiment's; `trace` also gives the answer after each level. The energy of the
-    information is what answers to one x are ranked by.
+    experiment's; answers have the shapes of `like`, by default of the source's own;
+    `trace` also gives the answer after each level. The energy of the information is
+    what answers to one x are ranked by.
     """
-    how, like = how or experiment.inference, source_example(source).y
+    how = how or experiment.inference
+    like = source.example.y if like is None else like
     answer = partial(_answer, experiment, source.box, how, like, trace)
     block_size = experiment.evaluation.block
 
@@ -72,11 +74,6 @@ def solver(
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], answers)
 
     return solve
-
-
-def source_example(source: Source) -> Example:
-    """Shapes and dtypes of one example of a source."""
-    return jax.eval_shape(source.draw, source.data, jax.random.key(0))
 
 
 def _answer(

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,3 +75,26 @@ def _exists(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # of a dotted name whose package is none
         return False
+
+
+def draw_graph(
+    axis,
+    n: int,
+    lines: Sequence[tuple[int, int, Any, float, str]],
+    names: Mapping[int, str] = MappingProxyType({}),
+) -> None:
+    """n nodes on a circle, numbered or named, and lines between them.
+
+    lines: (from, to, colour, width, style) each, the later ones above.
+    """
+    angle = 2 * np.pi * np.arange(n) / n
+    at = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+    for i, j, colour, width, style in lines:
+        axis.plot(*at[[i, j]].T, color=colour, linewidth=width, linestyle=style)
+    axis.plot(*at.T, "o", color="black", markersize=3)
+    for node, (x, y) in enumerate(1.14 * at):
+        text = names.get(node, str(node))
+        weight = "bold" if node in names else "normal"
+        axis.text(x, y, text, ha="center", va="center", fontsize=7, weight=weight)
+    axis.set(xlim=(-1.35, 1.35), ylim=(-1.3, 1.3), aspect="equal")
+    axis.axis("off")

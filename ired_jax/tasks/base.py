@@ -26,6 +26,11 @@ class Source(NamedTuple):
     size: int | None = None
     at: Callable[[Tree, Array], Example] | None = None
 
+    @property
+    def example(self) -> Example:
+        """Shapes and dtypes of one example."""
+        return jax.eval_shape(self.draw, self.data, jax.random.key(0))
+
 
 class Metric(NamedTuple):
     """A figure of one answer: (x, truth, answer) -> ()."""
@@ -111,8 +116,8 @@ class Task(NamedTuple):
 
     @property
     def example(self) -> Example:
-        """Shapes and dtypes of one example."""
-        return jax.eval_shape(self.train.draw, self.train.data, jax.random.key(0))
+        """Shapes and dtypes of one example that training draws; splits may differ."""
+        return self.train.example
 
 
 def held_out(source: Source, data: Tree, key: Array, index: Array) -> Example:

@@ -1,0 +1,109 @@
+"""Undirected graphs in .npy files; what is connected is written as .npy of 0 and 1."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+
+from experiments.errors import UserError
+from experiments.run.files import write_bytes
+from experiments.views.base import draw_graph
+
+EDGE, FOUND, WRONG = "black", (0.1, 0.4, 0.9), (0.9, 0.1, 0.1)
+
+
+def read(path: str) -> np.ndarray:
+    """Adjacency matrices [N, n, n]; one alone [n, n] counts as N = 1.
+
+    Raises:
+      UserError: no such file, or not square matrices of real numbers.
+    """
+    try:
+        graphs = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"--input={path}: there is no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"--input={path}: is not a readable .npy file") from error
+    if not isinstance(graphs, np.ndarray) or graphs.dtype.kind not in "fiub":
+        raise UserError(f"--input={path}: must be one array of real numbers")
+    graphs = graphs[None] if graphs.ndim == 2 else graphs
+    shape = graphs.shape
+    if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 2 or not graphs.size:
+        raise UserError(
+            f"--input={path}: shape {shape}, must be (N, n, n), N >= 1 and n >= 2"
+        )
+    return graphs
+
+
+def sizes(inputs: Sequence) -> dict[str, int]:
+    """The fields of a task that holds these graphs."""
+    return {"task.n": np.shape(inputs)[-1]}
+
+
+def check(inputs: Sequence) -> list[str | None]:
+    """A sentence for each matrix that is no undirected graph."""
+    return [_problem(np.asarray(graph)) for graph in inputs]
+
+
+def _problem(graph: np.ndarray) -> str | None:
+    strange = ~((graph == 0) | (graph == 1))
+    if strange.any():
+        i, j = np.argwhere(strange)[0]
+        return f"has {graph[i, j]:g} in row {i}, column {j}, must be 0 or 1"
+    if np.any(graph != graph.T):
+        i, j = np.argwhere(graph != graph.T)[0]
+        return f"is not symmetric: an edge joins {i} and {j} one way only"
+    return None
+
+
+def to_x(graph: np.ndarray) -> np.ndarray:
+    """[n, n] -> x int8 [n, n]; edges from a node to itself say nothing."""
+    return np.where(np.eye(len(graph), dtype=bool), 0, graph).astype(np.int8)
+
+
+def to_answer(y: np.ndarray) -> np.ndarray:
+    """y [n, n] -> 1 where connected, else 0: int8."""
+    return (np.asarray(y) > 0).astype(np.int8)
+
+
+def write(path: Path, answers: np.ndarray) -> None:
+    """Answers [N, n, n] as .npy of 0 and 1; a row that is NaN has none: 0."""
+    buffer = io.BytesIO()
+    np.save(buffer, to_answer(answers))
+    write_bytes(Path(path), buffer.getvalue())
+
+
+def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, Any]:
+    """Checked against the graph's components: right or wrong, and how many pairs."""
+    if not np.isfinite(answer).all():
+        return {"checked": "unknown", "wrong pairs": None}
+    wrong = int(np.sum(to_answer(answer) != _connected(x)))
+    return {"checked": "wrong" if wrong else "right", "wrong pairs": wrong}
+
+
+def _connected(x: np.ndarray) -> np.ndarray:
+    _, part = connected_components(np.asarray(x) != 0, directed=False)
+    return part[:, None] == part[None, :]
+
+
+def draw(axis, x: np.ndarray, truth: np.ndarray | None, answer: np.ndarray) -> None:
+    """The graph on a circle: edges black, pairs found blue; wrong ones red and dashed.
+
+    A wrong pair is one that the graph connects and the answer does not, or the reverse.
+    """
+    del truth  # the graph says it
+    found, right = to_answer(answer) > 0, _connected(x)
+    known = (np.asarray(x) != 0) | np.eye(len(x), dtype=bool)
+    lines = []
+    for i, j in np.argwhere(np.triu((found | right) & ~known, 1)):
+        wrong = found[i, j] != right[i, j]
+        style = (WRONG, 1.4, "--") if wrong else (FOUND, 0.5, "-")
+        lines.append((i, j, *style))
+    lines += [(i, j, EDGE, 2.0, "-") for i, j in np.argwhere(np.triu(x != 0, 1))]
+    draw_graph(axis, len(x), lines)
+    figures = describe(x, answer)
+    title = f"{figures['checked']}: {figures['wrong pairs']} of {np.size(x)} pairs"
+    axis.set_title(f"{title} wrong", fontsize=8)

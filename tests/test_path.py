@@ -1,0 +1,384 @@
+"""Shortest paths: what is drawn, right and wrong, and the energy on times by nodes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import networkx as nx
+import numpy as np
+import pytest
+
+from ired_jax import boxes, diffusion
+from ired_jax.energies import route
+from ired_jax.tasks import path
+from tests import toys
+from tests.mutants import Mutant, one
+
+COUNT = 64
+STEPS = 8
+
+
+@functools.cache
+def examples(split="val", count=COUNT):
+    """x, a problem of leaves [N, ...], and y [N, 8, n]."""
+    source = path.make_path().splits[split]
+    keys = jax.random.split(jax.random.key(0), count)
+    draw = toys.jit(jax.vmap(source.draw, (None, 0)))
+    return jax.tree.map(np.asarray, draw(source.data, keys))
+
+
+def problems(x):
+    """One by one, with the graph of networkx and its distances to the goal."""
+    for graph, start, goal in zip(*x, strict=True):
+        of_networkx = nx.from_numpy_array(graph, create_using=nx.DiGraph)
+        left = nx.shortest_path_length(of_networkx, target=int(goal))
+        yield graph, int(start), int(goal), left
+
+
+def rights(x, nodes):
+    """networkx and plain Python: (first step, whole path) right, of nodes [N, 8]."""
+    found = []
+    for (graph, start, goal, left), path_of in zip(problems(x), nodes, strict=True):
+        moves = list(zip(path_of, path_of[1:], strict=False))
+        good = [
+            a == b == goal or bool(graph[a, b] and left.get(b, 99) == left.get(a) - 1)
+            if a in left
+            else False
+            for a, b in moves
+        ]
+        first = graph[start, path_of[1]] and left.get(path_of[1], 99) == left[start] - 1
+        whole = path_of[0] == start and all(good) and path_of[-1] == goal
+        found.append((float(first), float(whole)))
+    return np.transpose(found)
+
+
+@pytest.mark.parametrize("split, n, far", [("val", 15, (2, 5)), ("ood", 25, (4, 6))])
+def test_drawn_paths_are_shortest_and_distances_uniform(split, n, far):
+    x, y = examples(split, 400)
+    assert x.adjacency.shape == (400, n, n)
+    assert y.shape == (400, STEPS, n)
+    assert np.all(np.sum(y > 0, -1) == 1)
+    nodes = np.argmax(y, -1)
+    np.testing.assert_array_equal(rights(x, nodes), 1)
+    lengths = [left[start] for _, start, _, left in problems(x)]
+    values, counts = np.unique(lengths, return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(far[0], far[1] + 1))
+    # Binomial: five deviations.
+    mean = 400 / len(values)
+    assert np.max(np.abs(counts - mean)) < 5 * np.sqrt(mean)
+
+
+def test_of_equally_short_paths_each_is_drawn():
+    """A diamond: two ways of two edges, with one more edge to a dead end."""
+    graph = np.zeros((5, 5), np.int8)
+    for i, j in [(0, 1), (0, 2), (1, 3), (2, 3), (0, 4)]:
+        graph[i, j] = 1
+    x = path.Problem(jnp.asarray(graph), jnp.int32(0), jnp.int32(3))
+    preference = jax.random.uniform(jax.random.key(0), (400, 3, 5))
+    nodes = np.argmax(jax.vmap(lambda p: path._follow(x, p))(preference), -1)
+    ways, counts = np.unique(nodes, axis=0, return_counts=True)
+    np.testing.assert_array_equal(ways, [[0, 1, 3, 3], [0, 2, 3, 3]])
+    assert abs(counts[0] - 200) < 5 * 10
+    answer = path.solve(x, steps=4)
+    np.testing.assert_array_equal(np.argmax(answer, -1), ways[0])
+
+
+def test_the_first_row_is_known_and_no_other():
+    x, y = examples()
+    box_of = path.make_path().train.box
+    for index in range(4):
+        row = jax.tree.map(lambda leaf, i=index: jnp.asarray(leaf[i]), x)
+        free = np.asarray(boxes.free(box_of(row), y[index]))
+        assert not free[0].any()
+        assert free[1:].all()
+        assert boxes.inside(box_of(row), y[index])
+        np.testing.assert_array_equal(
+            boxes.hold(box_of(row), -y[index])[0], y[index, 0]
+        )
+
+
+def _answers():
+    """Truths, the other shortest paths, near misses and noise."""
+    x, y = examples()
+    rng = np.random.default_rng(0)
+    strength = np.linspace(0, 2, COUNT)[:, None, None]
+    return x, y, np.float32(y + strength * rng.normal(size=y.shape))
+
+
+def test_first_steps_and_paths_are_judged_as_networkx_does():
+    x, y, answers = _answers()
+    task = path.make_path()
+    nodes = np.argmax(answers, -1)
+    first, whole = rights(x, nodes)
+    found = {
+        name: toys.jit(jax.vmap(metric.of_row))(x, y, answers)
+        for name, metric in task.metrics.items()
+    }
+    np.testing.assert_array_equal(found["first_step"], first)
+    np.testing.assert_array_equal(found["path"], whole)
+    for values in found.values():
+        assert 0.1 < np.mean(values) < 0.95
+    wrong = toys.jit(jax.vmap(task.residual))(x, answers)
+    np.testing.assert_array_equal(wrong == 0, whole)
+    assert np.max(wrong) > 3
+
+
+def test_a_walk_goes_along_edges_to_the_likeliest_neighbour():
+    x, y, answers = _answers()
+    walk = toys.jit(jax.vmap(path.walk))(x, answers)
+    for graph, start, goal, answer, nodes in zip(*x, answers, walk, strict=True):
+        here = start
+        for row, node in zip(answer[1:], nodes[1:], strict=True):
+            if here != goal:
+                there = np.flatnonzero(graph[here])
+                here = there[np.argmax(row[there])]
+            assert node == here
+    _, whole = rights(x, np.asarray(walk))
+    found = jax.vmap(path.make_path().metrics["walk"].of_row)(x, y, answers)
+    np.testing.assert_array_equal(found, whole)
+
+
+def test_another_path_as_short_is_right_and_a_detour_is_not():
+    x, y = examples()
+    task = path.make_path()
+    solved = toys.jit(jax.vmap(task.solvers["breadth-first search"]))(x)
+    assert np.any(solved != y)
+    is_right = toys.jit(jax.vmap(task.metrics["path"].of_row))
+    np.testing.assert_array_equal(is_right(x, y, solved), 1)
+    waits = np.concatenate([y[:, :1], y[:, :-1]], axis=1)
+    np.testing.assert_array_equal(is_right(x, y, waits), 0)
+    first = np.mean(
+        [
+            jax.vmap(task.metrics["first_step"].of_row)(x, y, answer)
+            for answer in (solved, jax.vmap(task.solvers["arbitrary edges"])(x))
+        ],
+        axis=1,
+    )
+    assert first[0] == 1
+    assert 0.1 < first[1] < 0.6
+
+
+def test_a_path_that_runs_out_of_time_is_wrong():
+    chain = path.Problem(jnp.eye(6, k=1, dtype=jnp.int8), jnp.int32(0), jnp.int32(5))
+    for steps, wrong in ((5, 1), (6, 0), (7, 0)):
+        answer = path.solve(chain, steps=steps)
+        assert path.wrong_times(chain, answer) == wrong
+
+
+def test_a_corrupted_path_is_always_wrong_and_starts_at_the_start():
+    x, y = examples()
+    task = path.make_path()
+    corrupt = toys.jit(jax.vmap(task.corrupt))
+    moved = []
+    for seed in range(8):
+        keys = jax.random.split(jax.random.key(seed), COUNT)
+        wrong = np.asarray(corrupt(keys, x, y))
+        np.testing.assert_array_equal(wrong[:, 0], y[:, 0])
+        assert np.all(np.sum(wrong > 0, -1) == 1)
+        assert set(np.unique(wrong)) == {-1.0, 1.0}
+        _, whole = rights(x, np.argmax(wrong, -1))
+        assert not np.any(whole)
+        moved.append(np.any(wrong != y, axis=-1).sum(1))
+    # Of seven times, a share uniform on [0, .5] and at least one: about two.
+    assert 1.5 < np.mean(moved) < 2.7
+
+
+def test_a_path_that_stays_right_when_moved_is_put_off_its_goal():
+    """A diamond: of its two middle nodes each is as good."""
+    graph = np.zeros((4, 4), np.int8)
+    for i, j in [(0, 1), (0, 2), (1, 3), (2, 3)]:
+        graph[i, j] = 1
+    x = path.Problem(jnp.asarray(graph), jnp.int32(0), jnp.int32(3))
+    y = path.solve(x, steps=3)
+
+    def residual(key):
+        return path.wrong_times(x, path.corrupt(key, x, y, most=0.01))
+
+    keys = jax.random.split(jax.random.key(0), 200)
+    assert np.min(toys.jit(jax.vmap(residual))(keys)) > 0
+
+
+def test_too_few_nodes_or_times_are_refused_by_name():
+    with pytest.raises(ValueError, match="steps=2"):
+        path.make_path(steps=2)
+
+
+# --- the energy on times by nodes -------------------------------------------------
+
+
+@functools.cache
+def _energy(rounds=2):
+    task, schedule = path.make_path(), diffusion.make_schedule("cosine", 4)
+    sizes = {"channels": 4, "layers": 2, "rounds": rounds}
+    energy = route.make_route(task.example, schedule, task.train.box, **sizes)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(energy.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), shapes)
+    # A sharp answer shows what it follows from; sums over neighbours stay below 1.
+    params["head"]["kernel"] *= 20
+    for layer in ("stack_0", "stack_1"):
+        params[layer]["sent"]["bias"] -= 2
+    return schedule, energy, params
+
+
+def _point(split="val"):
+    x, y = examples(split)
+    x = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), x)
+    return x, jnp.float32(y[0] + np.random.default_rng(1).normal(size=y[0].shape))
+
+
+@pytest.mark.parametrize("split", ["val", "ood"])
+def test_the_energy_is_the_same_in_every_order_of_the_nodes(split):
+    """The same weights at 15 and at 25 nodes."""
+    _, energy, params = _energy()
+    (x, y), t = _point(split), jnp.int32(2)
+    order = np.random.default_rng(3).permutation(len(x.adjacency))
+    new = jnp.asarray(np.argsort(order), jnp.int32)
+    graph = x.adjacency[order][:, order]
+    moved = path.Problem(graph, new[x.start], new[x.goal])
+    apply, propose = toys.jit(energy.apply), toys.jit(energy.propose)
+    value = apply(params, x, y, t)
+    np.testing.assert_allclose(apply(params, moved, y[:, order], t), value, rtol=1e-4)
+    answer = np.asarray(propose(params, x, y, t))
+    found = propose(params, moved, y[:, order], t)
+    np.testing.assert_allclose(found, answer[:, :, order], atol=1e-4)
+    # It looks at the goal, at the direction of edges, and at the order of times.
+    others = (
+        (x._replace(goal=x.start), y),
+        (x._replace(adjacency=x.adjacency.T), y),
+        (x, y[jnp.array([0, 2, 1, 3, 4, 5, 6, 7])]),
+    )
+    for other in others:
+        assert abs(apply(params, *other, t) - value) > 1e-4 * value
+
+
+def test_what_neighbours_say_does_not_grow_with_their_number():
+    layer = route.Layer(channels=3)
+    h = jnp.float32(np.random.default_rng(0).normal(size=(2, 500, 3)))
+    few = jnp.zeros((500, 500)).at[0, :4].set(1.0)
+    gain, bias = jnp.zeros(3), jnp.zeros(3)
+    params = layer.init(jax.random.key(0), h, few, gain, bias)
+    changes = [
+        np.abs(layer.apply(params, h, edges, gain, bias) - h)[:, 0]
+        for edges in (few, jnp.ones((500, 500)))
+    ]
+    assert np.max(changes[1]) < 5 * max(np.max(changes[0]), 1)
+
+
+def test_the_first_row_is_put_in_for_y_and_has_no_gradient():
+    schedule, energy, params = _energy()
+    (x, y), t = _point(), jnp.int32(1)
+    grad = np.asarray(toys.jit(jax.grad(energy, 2))(params, x, y, t))
+    np.testing.assert_array_equal(grad[0], 0)
+    assert np.all(grad[1:] != 0)
+    other = y.at[0].set(7.0)
+    apply = toys.jit(energy.apply)
+    np.testing.assert_array_equal(apply(params, x, other, t), apply(params, x, y, t))
+    proposed = np.asarray(toys.jit(energy.propose)(params, x, y, t))
+    assert proposed.shape == (2, STEPS, 15)
+    np.testing.assert_array_equal(np.argmax(proposed[:, 0], -1), x.start)
+    np.testing.assert_allclose(proposed.sum(-1), 2 - 15, atol=1e-4)
+    gap = np.float64(y - schedule.a[t] * proposed[-1])[1:]
+    expected = np.sum(gap**2) / (2 * np.float64(schedule.s[t]))
+    np.testing.assert_allclose(apply(params, x, y, t), expected, rtol=1e-5)
+
+
+def test_the_energy_of_record_is_small_and_bad_sizes_are_refused():
+    task, schedule = path.make_path(), diffusion.make_schedule("cosine", 4)
+    energy = route.make_route(task.example, schedule, task.train.box)
+    shapes = jax.eval_shape(energy.init, jax.random.key(0))
+    assert 10_000 < sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 100_000
+    with pytest.raises(ValueError, match="layers=0"):
+        route.make_route(task.example, schedule, task.train.box, layers=0)
+
+
+MUTANTS = [
+    Mutant(
+        "path",
+        "a step may go anywhere that is nearer",
+        "ired_jax.tasks.path",
+        one("return (is_edge & (left[node]", "return ((left[node]"),
+        test_first_steps_and_paths_are_judged_as_networkx_does,
+    ),
+    Mutant(
+        "path",
+        "a path may wait before its goal",
+        "ired_jax.tasks.path",
+        one("((here == x.goal) & (there == x.goal))", "(here == there)"),
+        test_another_path_as_short_is_right_and_a_detour_is_not,
+    ),
+    Mutant(
+        "path",
+        "a path may stop before its goal",
+        "ired_jax.tasks.path",
+        one(" + (nodes[-1] != x.goal)", ""),
+        test_a_path_that_runs_out_of_time_is_wrong,
+    ),
+    Mutant(
+        "path",
+        "ties go to the first node",
+        "ired_jax.tasks.path",
+        one("jnp.where(is_next, preference, -1.0)", "is_next"),
+        test_of_equally_short_paths_each_is_drawn,
+    ),
+    Mutant(
+        "path",
+        "a corrupted path may be as short",
+        "ired_jax.tasks.path",
+        one("jnp.where(_wrong(x, nodes) > 0, nodes[-1], away)", "nodes[-1]"),
+        test_a_path_that_stays_right_when_moved_is_put_off_its_goal,
+    ),
+    Mutant(
+        "path",
+        "a corrupted path may begin elsewhere",
+        "ired_jax.tasks.path",
+        one("jnp.append(False, (score", "jnp.append(True, (score"),
+        test_a_corrupted_path_is_always_wrong_and_starts_at_the_start,
+    ),
+    Mutant(
+        "path",
+        "a walk leaves the edges",
+        "ired_jax.tasks.path",
+        one("jnp.where(x.adjacency[node] != 0, row, -jnp.inf)", "row"),
+        test_a_walk_goes_along_edges_to_the_likeliest_neighbour,
+    ),
+    Mutant(
+        "path",
+        "the goal is known too",
+        "ired_jax.tasks.path",
+        one(
+            "Box(jnp.concatenate([known, -rest])",
+            "Box(jnp.concatenate([known, -rest]).at[-1].set(1.0)",
+        ),
+        test_the_first_row_is_known_and_no_other,
+    ),
+    Mutant(
+        "path",
+        "edges lead both ways for the energy",
+        "ired_jax.energies.route",
+        one(
+            "return (adjacency != 0).astype(y.dtype), ends, y",
+            "return (adjacency + adjacency.T != 0).astype(y.dtype), ends, y",
+        ),
+        test_the_energy_is_the_same_in_every_order_of_the_nodes,
+        {"split": "val"},
+    ),
+    Mutant(
+        "path",
+        "the energy knows which node comes first",
+        "ired_jax.energies.route",
+        one(
+            'jnp.einsum("ij,ljc->lic", edges, ahead)',
+            'jnp.einsum("ij,ljc->lic", edges.at[0].set(1), ahead)',
+        ),
+        test_the_energy_is_the_same_in_every_order_of_the_nodes,
+        {"split": "val"},
+    ),
+    Mutant(
+        "path",
+        "neighbours are added up without bound",
+        "ired_jax.energies.route",
+        one("_of_times(-jnp.expm1(-part))", "_of_times(part)"),
+        test_what_neighbours_say_does_not_grow_with_their_number,
+    ),
+]
