@@ -1,6 +1,7 @@
 """Shortest paths: what is drawn, right and wrong, and the energy on times by nodes."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def rights(x, nodes):
     """networkx and plain Python: (first step, whole path) right, of nodes [N, 8]."""
     found = []
     for (graph, start, goal, left), path_of in zip(problems(x), nodes, strict=True):
-        moves = list(zip(path_of, path_of[1:], strict=False))
+        moves = list(itertools.pairwise(path_of))
         good = [
             a == b == goal or bool(graph[a, b] and left.get(b, 99) == left.get(a) - 1)
             if a in left
