@@ -24,6 +24,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.errors import UserError
+from experiments.parts import Evaluation
 from experiments.run import workdir
 from experiments.run.files import write_bytes
 from experiments.run.logs import say
@@ -97,7 +98,7 @@ def load_solver(
         rows = [x[i] for i in good]
         parts = _in_batches(
             *(view, answer, model.params, rows, good),
-            *(range(how.restarts), experiment.evaluation.batch_size),
+            *(range(how.restarts), experiment.evaluation),
         )
         answers = put_together(view, rows, parts, good, refused, len(inputs))
         if watched is None:
@@ -115,10 +116,10 @@ def _in_batches(
     x: list[Tree],
     index: np.ndarray,
     restarts: Sequence[int],
-    batch_size: int,
+    evaluation: Evaluation,
 ) -> tuple[Tree, np.ndarray, np.ndarray]:
     """Answers, energies and steps of all rows, stacked."""
-    parts = []
+    parts, batch_size = [], evaluation.batch_size
     for first in range(0, len(index), batch_size):
         # Numbered through the file: each input has start noise of its own.
         numbers = index[first : first + batch_size]
@@ -127,7 +128,7 @@ def _in_batches(
         if view.is_right is None:
             parts.append(lowest_of(*arguments))
         else:
-            parts.append(until_right(*arguments, view.is_right))
+            parts.append(until_right(*arguments, view.is_right, evaluation.block))
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from experiments.score.solver import BLOCK, lowest_of
+from experiments.score.solver import lowest_of
 from ired_jax.types import Params, Tree
 
 
@@ -16,6 +16,7 @@ def until_right(
     index: np.ndarray,
     restarts: Sequence[int],
     is_right: Callable[[Tree, Tree], bool | None],
+    block: int = 256,
 ) -> tuple[Tree, np.ndarray, np.ndarray]:
     """Of each row the first right answer, else the one of least energy.
 
@@ -28,12 +29,13 @@ def until_right(
       params, x, index: x with leaves [B, ...]; index [B] is what start noise goes by.
       restarts: the numbers of the start noises.
       is_right: (x, y) of one row -> whether it is; None counts as not.
+      block: rows that are solved together.
 
     Returns:
       y_0 (leaves [B, ...], NumPy), energy [B], steps [B] of all starts of a row.
     """
     first, *others = restarts
-    size = min(len(index), BLOCK)
+    size = min(len(index), block)
 
     def on(rows: np.ndarray, restart: int) -> tuple:
         take = np.append(rows, np.full(-len(rows) % size, rows[-1]))

@@ -1,0 +1,98 @@
+"""What an energy is worth, counted by hand, and what an answer costs."""
+
+import numpy as np
+import pytest
+
+from experiments import judge
+from experiments.build import build
+from experiments.errors import UserError
+from tests import tiny
+from tests.mutants import Mutant, one
+
+# Three rows of four answers: right ones have less energy, but for the last row.
+ENERGY = np.array([[1.0, 5.0, 2.0, 9.0], [7.0, 3.0, 8.0, 6.0], [4.0, 1.5, 0.5, 2.5]])
+RIGHT = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0]], bool)
+
+
+def test_the_first_by_energy_and_any_are_those_counted_by_hand():
+    best = judge._judged(ENERGY, RIGHT)["best"]
+    assert [entry["restarts"] for entry in best] == [1, 2, 4]
+    # Of two: pairs of columns (0, 1) and (2, 3).
+    first = [RIGHT.mean(), np.mean([1, 1, 1, 0, 0, 0]), 2 / 3]
+    any_of = [RIGHT.mean(), np.mean([1, 1, 1, 0, 1, 0]), 1.0]
+    for entry, chosen, oracle in zip(best, first, any_of, strict=True):
+        assert entry["first"]["mean"] == pytest.approx(chosen)
+        assert entry["any"]["mean"] == pytest.approx(oracle)
+
+
+def test_the_auroc_is_of_pairs_within_a_row_and_of_all_pairs():
+    auroc = judge._judged(ENERGY, RIGHT)["auroc"]
+    right, wrong = ENERGY[RIGHT], ENERGY[~RIGHT]
+    everywhere = np.mean(wrong[None] > right[:, None])
+    assert auroc["any x"]["mean"] == pytest.approx(everywhere)
+    assert auroc["same x"]["mean"] == pytest.approx(np.mean([1, 1, 0]))
+
+
+def test_the_calibration_has_every_answer_once_in_order_of_energy():
+    bins = judge._judged(ENERGY, RIGHT)["calibration"]
+    assert sum(part["count"] for part in bins) == RIGHT.size
+    assert np.all(np.diff([part["energy"] for part in bins]) > 0)
+    right = sum(part["count"] * part["right"] for part in bins)
+    assert right == pytest.approx(RIGHT.sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "count"),
+    [
+        ("sudoku", {"eval__rounds": 5}, 4 * 5),
+        ("sudoku", {"eval__rounds": 5, "eval__denoise": "gradient"}, 4 * 5 * 3),
+        ("sudoku", {"eval__rounds": 5, "eval__moves": 3}, (4 + 3 * 2) * 5),
+        ("sudoku_net", {"eval__rounds": 7}, 7),
+    ],
+)
+def test_an_answer_costs_levels_times_rounds_and_a_gradient_three(name, changes, count):
+    config = tiny.get_config(name, eval__num_steps=0, **changes)
+    assert judge.evaluations(build(config)) == count
+
+
+def test_an_energy_without_rounds_is_one_sentence():
+    with pytest.raises(UserError, match="has no rounds to count"):
+        judge.evaluations(build(tiny.get_config("none")))
+
+
+def test_tables_and_pictures_hold_every_run_and_split():
+    of_split = judge._judged(ENERGY, RIGHT)
+    value = of_split["best"][0]["first"]
+    of_split["work"] = [{"evaluations": 20, "restarts": 1, "right": value}]
+    run = {"metric": "boards", "step": 3, "splits": {"val": of_split}}
+    runs = {"one": run, "two": run | {"splits": {"val": of_split, "hard": of_split}}}
+    (table,) = judge.final_tables(runs)
+    assert table.row_count == 3
+    assert len(judge.figure(runs).axes) >= 6
+
+
+MUTANTS = [
+    Mutant(
+        "judge",
+        "the worst answer is the first",
+        "experiments.judge",
+        one("statistics.best_of(energy, 1.0", "statistics.best_of(-energy, 1.0"),
+        test_the_first_by_energy_and_any_are_those_counted_by_hand,
+    ),
+    Mutant(
+        "judge",
+        "right answers are told apart from right ones",
+        "experiments.judge",
+        one('"same x": statistics.summary(statistics.auroc(energy, right))',
+            '"same x": statistics.summary(statistics.auroc(-energy, right))'),
+        test_the_auroc_is_of_pairs_within_a_row_and_of_all_pairs,
+    ),
+    Mutant(
+        "judge",
+        "a search is for nothing",
+        "experiments.judge",
+        one("levels += search.moves", "levels += 0 * search.moves"),
+        test_an_answer_costs_levels_times_rounds_and_a_gradient_three,
+        {"name": "sudoku", "changes": {"eval__moves": 3}, "count": (4 + 3 * 2) * 2},
+    ),
+]  # fmt: skip
