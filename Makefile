@@ -1,4 +1,5 @@
-# make train, make test, make lint, make smoke, make bench, make clean: each installs first.
+# make train, make sudoku, make test, make lint, make smoke, make bench, make clean: each
+# installs first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ ARGS ?=
 GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export GLIBC_TUNABLES
 
-.PHONY: install train test lint smoke bench clean
+.PHONY: install train sudoku test lint smoke bench clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +28,16 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 
 train: install
 	$(BIN)/python -m experiments.train --config=configs/cd_full.py$(if $(GPU),,:cpu) $(ARGS)
+
+# Ten minutes of two cores, then a hard board, drawn here and level by level in a .png.
+BOARD ?= 4.....8.5.3..........7......2.....6.....8.4......1.......6.3.7.5..2.....1.4......
+SUDOKU ?= runs/make-sudoku
+
+sudoku: install
+	$(BIN)/python -m experiments.train --config=configs/sudoku.py:cpu --workdir=$(SUDOKU) $(ARGS)
+	echo '$(BOARD)' > $(SUDOKU)/board.txt
+	$(BIN)/python -m experiments.solve --workdir=$(SUDOKU) --input=$(SUDOKU)/board.txt \
+	--output=$(SUDOKU)/answer.txt --restarts=16 --picture=$(SUDOKU)/think.png
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
+from rich.text import Text
 
 from experiments import cli
 from experiments.errors import UserError
@@ -204,11 +205,10 @@ def main(argv: list[str]) -> None:
     view.write(output, answers.y)
     write_bytes(table, as_csv(answers).encode())
     if view.text is not None and len(inputs) <= MOST_DRAWN:
-        x = [
-            None if i in answers.refused else view.to_x(a) for i, a in enumerate(inputs)
-        ]
+        good = [i for i in range(len(inputs)) if i not in answers.refused]
+        x = {i: view.to_x(inputs[i]) for i in good}
         for text in drawn(view, x, answers):
-            say(text)
+            say(Text.from_markup(text))  # its digits are not highlighted
     for part in tables_of(answers):
         say(part)
     if answers.thought is not None:

@@ -20,7 +20,7 @@ from experiments import (
 from experiments.build import build
 from experiments.errors import UserError
 from experiments.run.loop import train_and_evaluate
-from experiments.score import trained
+from experiments.score import thinking, trained
 from experiments.views import base, inverse
 from ired_jax.samplers.inference import SolveInfo
 from tests import tiny
@@ -76,6 +76,28 @@ def test_solve_writes_inverses_residuals_and_energies(run, tmp_path):
         [float(row["residual"]) for row in rows], residual, rtol=1e-4
     )
     assert all(np.isfinite(float(row["energy"])) for row in rows)
+
+
+def test_what_cannot_be_checked_is_unknown_and_each_level_is_drawn(run, tmp_path):
+    np.save(tmp_path / "matrices.npy", matrices())
+    output, path = tmp_path / "inverses.npy", tmp_path / "new" / "think.png"
+    files = f"--input={tmp_path / 'matrices.npy'}", f"--output={output}"
+    options = f"--picture={path}", "--picture_row=2"
+    solve.main(["solve", f"--workdir={run}", *files, *options])
+    assert path.stat().st_size > 1000
+    with output.with_suffix(".csv").open() as file:
+        assert {row["verdict"] for row in csv.DictReader(file)} == {"unknown"}
+    answers = solve.load_solver(run)(matrices(), 2)
+    thought = answers.thought
+    assert thought.answers.shape == (10, 9)
+    assert thought.energies.shape == (10,)
+    np.testing.assert_allclose(thought.answers[-1], answers.y[2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(thought.energies[-1], answers.energy[2], rtol=1e-4)
+    axes = thinking.picture(base.view_of("inverse"), thought).axes
+    titles = [axis.get_title() for axis in axes if axis.get_title()]
+    assert titles[0].startswith("level 9, energy ")
+    assert titles[-1].startswith("level 0, energy ")
+    assert len(titles) == 10
 
 
 def test_one_matrix_alone_is_solved_as_a_batch_of_one(run, tmp_path):

@@ -8,6 +8,7 @@ from experiments.errors import UserError
 from experiments.views import sudoku as view
 from ired_jax.tasks import sudoku
 from tests import boards_of
+from tests.mutants import Mutant, one
 
 
 def test_boards_are_read_as_lines_and_written_as_lines(tmp_path):
@@ -24,8 +25,12 @@ def test_boards_are_read_as_lines_and_written_as_lines(tmp_path):
     *written, none = (tmp_path / "out.txt").read_text().split()
     assert none == "." * 81
     assert written == ["".join(map(str, grid.ravel())) for grid in part["solution"]]
-    assert view.describe(x[0], answers[0]) == {"valid": True, "broken rules": 0}
-    assert not view.describe(x[0], answers[1])["valid"]
+    for at, (board, answer) in enumerate(zip(x, answers, strict=True)):
+        assert view.describe(board, answer) == {"broken rules": 0}
+        assert view.is_right(board, answer)
+        other = answers[at - 1]  # a solved board, of other givens
+        assert view.describe(board, other)["broken rules"] > 0
+        assert not view.is_right(board, other)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +79,80 @@ def test_a_board_is_drawn_with_its_givens_and_its_answers():
     assert shown == sorted(map(str, part["solution"][0].ravel()))
     colours = {text.get_color() for text in axis.texts}
     assert len(colours) > 1
+
+
+def test_boards_are_read_from_the_first_column_of_a_table(tmp_path):
+    part, path = boards_of.sets()["val"], tmp_path / "boards.csv"
+    puzzles, answers = (boards_of.lines(part[n]) for n in ("puzzle", "solution"))
+    rows = [",".join(pair) for pair in zip(puzzles, answers, strict=True)]
+    for header in ([], ["quizzes,solutions"]):
+        path.write_text("\n".join([*header, *rows]))
+        assert view.read(str(path)) == puzzles
+    path.write_text("quizzes,solutions\n")
+    with pytest.raises(UserError, match="holds no board"):
+        view.read(str(path))
+
+
+# Solved by no search as plain as ours, and no rule that `check` knows is broken.
+IMPOSSIBLE = (
+    ".....5.8....6.1.43..........1.5........1.6...3.......553.....61........4........."
+)
+
+
+def test_a_board_without_a_solution_is_named_before_and_one_of_several_after():
+    part = boards_of.sets()["hard"]
+    (line,) = boards_of.lines(part["puzzle"][:1])
+    i, j = np.argwhere(part["puzzle"][0] == 0)[0]
+    truth = part["solution"][0, i, j]
+    wrong = []
+    for digit in range(1, 10):
+        board = part["puzzle"][0].copy()
+        board[i, j] = digit
+        is_open = view._problem(board) is None
+        assert len(boards_of.solutions(board)) == (digit == truth)
+        wrong += boards_of.lines([board]) if is_open and digit != truth else []
+    assert wrong
+    assert view.check([line, *wrong]) == [None] + ["has no solution"] * len(wrong)
+    assert view.warn([line, "." * 81]) == [None, "has more than one solution"]
+
+
+def test_a_search_that_takes_too_long_says_nothing(monkeypatch):
+    monkeypatch.setattr(view, "MOST_TRIES", 50)
+    view._num_solutions.cache_clear()
+    assert view.check([IMPOSSIBLE]) == [None]
+    assert view.warn([IMPOSSIBLE]) == [None]
+    view._num_solutions.cache_clear()
+
+
+def test_a_board_in_characters_has_its_lines_and_its_givens_marked():
+    part = boards_of.sets()["val"]
+    x, answer = part["puzzle"][0], np.array(sudoku.encode(part["solution"][0]))
+    lines = view.text(x, answer).split("\n")
+    assert len(lines) == 13
+    assert {lines[i] for i in (0, 4, 8, 12)} == {"+-------+-------+-------+"}
+    rows = [line for line in lines if line.startswith("|")]
+    for row, given, digits in zip(rows, x, part["solution"][0], strict=True):
+        assert row.count("[bold]") == np.sum(given > 0)
+        plain = row.replace("[bold]", "").replace("[/]", "")
+        assert len(plain) == 25
+        assert [int(c) for c in plain if c.isdigit()] == digits.tolist()
+    answer[0, 0] = np.nan
+    assert view.text(x, answer).split("\n")[1].startswith("| .")
+
+
+MUTANTS = [
+    Mutant(
+        "sudoku",
+        "a board without a solution is let through",
+        "experiments.views.sudoku",
+        one("if _num_solutions(line) == 0 else None", "if False else None"),
+        test_a_board_without_a_solution_is_named_before_and_one_of_several_after,
+    ),
+    Mutant(
+        "sudoku",
+        "a board that drops its givens is called right",
+        "experiments.views.sudoku",
+        one("missing + int(np.sum((x > 0) & (grid != x)))", "missing"),
+        test_boards_are_read_as_lines_and_written_as_lines,
+    ),
+]

@@ -126,6 +126,6 @@ def track(items: Iterable[T], title: str) -> Iterable[T]:
     return rich.progress.track(items, title, transient=True, disable=not is_watched)
 
 
-def say(text: str) -> None:
+def say(text: object) -> None:
     """One line for the person at the screen."""
     rich.print(text)

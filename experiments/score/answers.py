@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -102,12 +103,14 @@ def _columns(answers: Answers) -> dict[str, list]:
     return columns
 
 
-def drawn(view: View, x: list[Tree | None], answers: Answers) -> list[str]:
-    """The answers in characters, with rich's markup; refused inputs are left out."""
-    good = [i for i in range(len(x)) if i not in answers.refused]
-    y = [jax.tree.map(lambda leaf, i=i: leaf[i], answers.y) for i in good]
-    texts = [view.text(x[i], answer) for i, answer in zip(good, y, strict=True)]
-    return [f"input {i}\n{text}" for i, text in zip(good, texts, strict=True)]
+def drawn(view: View, x: Mapping[int, Tree], answers: Answers) -> list[str]:
+    """The answers to some inputs in characters, with rich's markup."""
+
+    def one(row: int) -> str:
+        y = jax.tree.map(lambda leaf: leaf[row], answers.y)
+        return f"input {row}\n{view.text(x[row], y)}"
+
+    return [one(row) for row in x]
 
 
 def as_csv(answers: Answers) -> str:

@@ -135,7 +135,7 @@ def text(x: np.ndarray, answer: np.ndarray) -> str:
     grid, is_none = np.argmax(answer, -1) + 1, np.isnan(answer).any(-1)
 
     def cell(i: int, j: int) -> str:
-        return "." if is_none[i, j] else marks[x[i, j] > 0].format(grid[i, j])
+        return "." if is_none[i, j] else marks[int(x[i, j] > 0)].format(grid[i, j])
 
     marks = "{}", "[bold]{}[/]"
     border = "+-------+-------+-------+"

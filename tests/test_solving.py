@@ -1,0 +1,283 @@
+"""Answers to a person's boards: checked, started again, watched. The energy is none."""
+
+import csv
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from experiments import cli, solve
+from experiments.score import restarts, thinking, trained
+from experiments.score.restarts import until_right
+from experiments.views import base
+from ired_jax.samplers.inference import SolveInfo
+from ired_jax.tasks import sudoku
+from ired_jax.tasks.base import Inference
+from ired_jax.types import Example
+from tests import boards_of
+from tests.mutants import Mutant, one
+
+STEPS = 3
+
+
+def _solver(answer_of, calls=None):
+    """As `experiments.score.solver`: answer_of(index, restart) -> (y, energy)."""
+
+    def solver(params, x, index, restart=0):
+        if calls is not None:
+            calls.append((restart, np.array(index)))
+        rows = [answer_of(int(i), int(restart)) for i in index]
+        y, energy = (np.array(part, np.float32) for part in zip(*rows, strict=True))
+        steps = np.full((len(index), 1), STEPS)
+        energies, answers = energy[:, None], y[:, None]
+        return y, SolveInfo(energy, energies, None, steps, answers)
+
+    return solver
+
+
+# --- restarts ------------------------------------------------------------------------
+
+
+def test_only_rows_that_are_not_right_are_started_again():
+    first_right = np.array([0, 2, 1, 99, 2])  # the restart that is right of each row
+    calls = []
+
+    def answer_of(i, restart):
+        is_right = restart == first_right[i]
+        return [float(is_right), restart], 10.0 * is_right - restart
+
+    x = np.arange(5)[:, None]
+    y, energy, steps = until_right(
+        *(_solver(answer_of, calls), None, x, np.arange(5), range(4)),
+        lambda x, y: bool(y[0]),
+    )
+    went_on = [set(index.tolist()) for _, index in calls]
+    assert went_on == [{0, 1, 2, 3, 4}, {1, 2, 3, 4}, {1, 3, 4}, {3}]
+    # A right answer counts whatever its energy, else the lowest energy does.
+    np.testing.assert_array_equal(y, [[1, 0], [1, 2], [1, 1], [0, 3], [1, 2]])
+    np.testing.assert_array_equal(energy, [10, 8, 9, -3, 8])
+    np.testing.assert_array_equal(steps, STEPS * np.array([1, 3, 2, 4, 3]))
+
+
+def test_where_no_answer_can_be_checked_the_lowest_energy_counts():
+    energies = np.array([[3.0, np.nan, 2.0], [1.0, 5.0, 4.0], [2.0, 4.0, 9.0]])
+    y, energy, steps = until_right(
+        _solver(lambda i, restart: ([restart], energies[restart, i])),
+        *(None, np.zeros((3, 1)), np.arange(3), range(3)),
+        lambda x, y: None,
+    )
+    np.testing.assert_array_equal(y[:, 0], [1, 2, 0])
+    np.testing.assert_array_equal(energy, [1, 4, 2])
+    np.testing.assert_array_equal(steps, 3 * [3 * STEPS])
+
+
+def test_rows_that_become_fewer_are_solved_in_blocks_of_one_size(monkeypatch):
+    monkeypatch.setattr(restarts, "BLOCK", 4)
+    calls, count = [], 10
+    y, _, _ = until_right(
+        _solver(lambda i, restart: ([i, i < 5 * restart], 0.0), calls),
+        *(None, np.zeros((count, 1)), np.arange(count), range(4)),
+        lambda x, y: bool(y[1]),
+    )
+    np.testing.assert_array_equal(y[:, 0], np.arange(count))
+    assert {len(index) for _, index in calls} == {4}
+    assert [restart for restart, _ in calls] == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+# --- the command ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Runs `solve` on lines, where answer_of(line number, restart) is the energy's."""
+
+    def run(lines, answer_of, *options, how=Inference(num_levels=1)):
+        example = Example(np.zeros((9, 9), np.int8), np.zeros((9, 9, 9), np.float32))
+        experiment = SimpleNamespace(
+            task=SimpleNamespace(splits={"val": None}),
+            inference=how,
+            evaluation=SimpleNamespace(batch_size=8),
+            example=example,
+        )
+        config = SimpleNamespace(task=SimpleNamespace(name="sudoku"))
+        model = trained.Trained(experiment, config, None, step=0, seed=0)
+        solver = _solver(answer_of)
+        monkeypatch.setattr(solve, "solver", lambda *_: solver)
+        monkeypatch.setattr(thinking, "solver", lambda *_, trace: solver)
+        monkeypatch.setattr(trained, "load", lambda *_: model)
+        monkeypatch.setattr(trained, "changed", lambda config, _: config)
+        monkeypatch.setattr(trained, "on_task", lambda *_: experiment)
+        monkeypatch.setattr(solve.workdir, "read_config", lambda _: config)
+        (tmp_path / "puzzles.txt").write_text("\n".join(lines))
+        files = (
+            f"--input={tmp_path / 'puzzles.txt'}",
+            f"--output={tmp_path / 'out.txt'}",
+        )
+        try:
+            cli.run(solve.main, ["solve", "--workdir=run", *files, *options])
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        out = tmp_path / "out.txt"
+        answers = out.read_text().split() if out.exists() else None
+        table = []
+        if out.exists():
+            with out.with_suffix(".csv").open() as file:
+                table = list(csv.DictReader(file))
+        return code, answers, table
+
+    return run
+
+
+def _boards():
+    part = boards_of.sets()["hard"]
+    answers = [np.asarray(sudoku.encode(grid)) for grid in part["solution"]]
+    lines = boards_of.lines(part["puzzle"]), boards_of.lines(part["solution"])
+    return *lines, answers
+
+
+def test_each_row_is_right_or_wrong_by_the_rules_or_refused_and_the_code_says_so(
+    command, capsys
+):
+    puzzles, solved, answers = _boards()
+    lines = [puzzles[0], puzzles[1][:80], puzzles[2], "55" + "." * 79, puzzles[4]]
+
+    def answer_of(i, restart):
+        return answers[3 if i == 2 else i], 1.0 + i
+
+    code, written, table = command(lines, answer_of)
+    assert code == 1
+    assert [row["verdict"] for row in table] == ["right", "", "wrong", "", "right"]
+    assert written == [solved[0], "." * 81, solved[3], "." * 81, solved[4]]
+    assert [row["energy"] for row in table] == ["1.0", "", "3.0", "", "5.0"]
+    refused, wrong = capsys.readouterr().err.strip().split("\n")
+    assert refused == (
+        "error: input 1 has 80 characters, must be 81; input 3 row 1 has two 5s"
+    )
+    assert wrong == "error: input 2 has an answer that is wrong"
+
+
+def test_all_right_ends_well_and_nothing_to_solve_ends_with_two(command, capsys):
+    puzzles, solved, answers = _boards()
+    code, written, _ = command(puzzles[:2], lambda i, _: (answers[i], 0.0))
+    assert (code, written) == (0, solved[:2])
+    shown = capsys.readouterr().out
+    assert shown.count("+-------+-------+-------+") == 8
+    code, _, _ = command(["5"], lambda i, _: (answers[i], 0.0))
+    assert code == 2
+    assert "input 0 has 1 characters, must be 81" in capsys.readouterr().err
+
+
+def test_a_board_of_several_solutions_is_solved_with_a_warning(command, capsys):
+    *_, answers = _boards()
+    code, _, table = command(["." * 81], lambda i, _: (answers[0], 0.0))
+    assert code == 0
+    assert table[0]["verdict"] == "right"
+    assert "input 0 has more than one solution" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_restarts_of_the_command_go_on_until_the_board_is_right(command):
+    puzzles, solved, answers = _boards()
+
+    def answer_of(i, restart):
+        return answers[i if restart == 2 * i else 5], float(-restart)
+
+    code, written, table = command(puzzles[:2], answer_of, "--restarts=9")
+    assert (code, written) == (0, solved[:2])
+    assert [int(row["steps"]) for row in table] == [STEPS, 3 * STEPS]
+
+
+def test_an_answer_is_watched_level_by_level(command, tmp_path):
+    puzzles, _, answers = _boards()
+    path = tmp_path / "new" / "think.png"
+    options = [f"--picture={path}", "--picture_row=1", "--restarts=3"]
+    seen = []
+
+    def picture(view, thought):
+        seen.append(thought)
+        return thinking.picture(view, thought)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve, "picture", picture)
+        code, _, _ = command(
+            puzzles[:2],
+            lambda i, restart: (answers[i if restart == 1 else 5], restart),
+            *options,
+        )
+    assert code == 0
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    (thought,) = seen  # of the start that was right
+    np.testing.assert_array_equal(thought.answers, answers[1][None])
+    np.testing.assert_array_equal(thought.x, boards_of.sets()["hard"]["puzzle"][1])
+
+
+@pytest.mark.parametrize(
+    "right, expected", [([0, 1, 0, 1], 1), ([0, 0, 0, 0], 2), (None, 2)]
+)
+def test_watched_is_the_start_whose_answer_is_kept(monkeypatch, right, expected):
+    energies = [3.0, 2.0, 1.0, 4.0]
+    fake = _solver(lambda i, restart: ([restart], energies[restart] + i))
+    monkeypatch.setattr(thinking, "solver", lambda *_, trace: fake)
+    check = right and (lambda x, y: bool(right[int(y[0])]))
+    watch = thinking.think(None, None, Inference(restarts=4), check)
+    thought = watch(None, np.zeros(1), 7)
+    np.testing.assert_array_equal(thought.answers, [[expected]])
+    np.testing.assert_array_equal(thought.energies, [energies[expected] + 7])
+
+
+@pytest.mark.parametrize("row, says", [(2, "must be at most 1"), (0, "has 1 char")])
+def test_what_cannot_be_watched_is_named(command, capsys, tmp_path, row, says):
+    puzzles, _, answers = _boards()
+    options = f"--picture={tmp_path / 'think.png'}", f"--picture_row={row}"
+    code, written, _ = command(
+        ["5", puzzles[1]], lambda i, _: (answers[i], 0), *options
+    )
+    assert (code, written) == (2, None)
+    assert f"--picture_row={row}: {says}" in capsys.readouterr().err
+
+
+def test_without_a_check_every_answer_is_unknown(command, monkeypatch):
+    puzzles, _, answers = _boards()
+    view = base.view_of("sudoku")._replace(is_right=None)
+    monkeypatch.setattr(solve, "view_of", lambda _: view)
+    code, _, table = command(
+        puzzles[:2], lambda i, restart: (answers[5], -restart), "--restarts=3"
+    )
+    assert code == 0
+    assert [row["verdict"] for row in table] == ["unknown", "unknown"]
+    assert [int(row["steps"]) for row in table] == [3 * STEPS, 3 * STEPS]
+
+
+MUTANTS = [
+    Mutant(
+        "solve",
+        "rows that are right are started again",
+        "experiments.score.restarts",
+        one("        going = going[~is_good]\n", ""),
+        test_only_rows_that_are_not_right_are_started_again,
+    ),
+    Mutant(
+        "solve",
+        "a right answer of higher energy is thrown away",
+        "experiments.score.restarts",
+        one("is_better = is_good | (new", "is_better = (new"),
+        test_only_rows_that_are_not_right_are_started_again,
+    ),
+    Mutant(
+        "solve",
+        "rows are numbered by their place among those that go on",
+        "experiments.score.restarts",
+        one("index[block], [restart]", "index[: len(block)], [restart]"),
+        test_only_rows_that_are_not_right_are_started_again,
+    ),
+    Mutant(
+        "solve",
+        "what is watched is the last start",
+        "experiments.score.thinking",
+        one("            if is_done:\n                break\n", ""),
+        test_watched_is_the_start_whose_answer_is_kept,
+        {"right": [0, 1, 0, 1], "expected": 1},
+    ),
+]
