@@ -1,7 +1,6 @@
-"""Tables of numbers in .npy or .csv files, NaN or empty where unseen; completed ones."""
+"""Tables in .npy or .csv files, NaN or empty where unseen; completed as .npy."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
-from ired_jax.tasks import completion
 
-WIDEST = completion.DEVIATIONS * 10**0.5 * completion.SCALE_HARDER
 SPREADS = (0.1, 1.0)  # of what is seen: .19 in distribution, .64 in the harder set
 
 
@@ -100,8 +97,8 @@ def draw(axis, x: np.ndarray, truth: np.ndarray | None, answer: np.ndarray) -> N
     shown = {"seen": seen, "answer": answer} | (
         {} if truth is None else {"truth": truth}
     )
-    limit, gap = max(float(np.nanmax(np.abs(x[0]))), 1e-12), np.nan
-    between = np.full((len(answer), 1), gap)
+    limit = max(float(np.max(np.abs(x[0]))), 1e-12)
+    between = np.full((len(answer), 1), np.nan)
     parts = [part for image in shown.values() for part in (image, between)][:-1]
     axis.set_facecolor("lightgrey")
     axis.imshow(np.concatenate(parts, 1), cmap="RdBu", vmin=-limit, vmax=limit)

@@ -2,20 +2,20 @@
 
     E = sum over unseen elements (y - a_t F(x))^2 / (2 s_t)
 
-F averages answers c u v^T of `starts` pairs of factors u [n, k], v [m, k] that take
+F averages answers c u v^T of `starts` pairs of factors u [k, n], v [k, m] that take
 turns: given v, the rows of u solve ridge regressions on what is seen, and then v given
-u. With s the learned size of the noise and c that of the signal (what is seen is of size
-c^2 k g + s^2, g learned),
+u. With s the learned size of the noise and c that of the signal (what is seen is of
+size c^2 k / g + s^2, g learned),
 
     A_i = I + (c / s)^2 sum_j seen_ij v_j v_j^T
     u_i = A_i^-1 (c / s^2) sum_j x_ij v_j + tau A_i^(-1/2) xi_i
 
 tau, learned too, is how far factors stray from their regressions: 0 is alternating
-least squares, 1 is Gibbs sampling of the model with that noise. Later rounds count more,
-as r^p, p learned. So four numbers are learned, of which s decides how much is believed
-in matrices larger than those of the training. The noise xi_i of a row is drawn from a
-key that its own values make: F is a function of x alone, and what permutes rows and
-columns of x permutes F. F does not look at y: the denoised answer is F.
+least squares, 1 is Gibbs sampling of the model with that noise. Later rounds count
+more, as r^p, p learned. So four numbers are learned, of which s decides how much is
+believed in matrices larger than those of the training. The noise xi_i of a row is drawn
+from a key that its own values make: F is a function of x alone, and what permutes rows
+and columns of x permutes F. F does not look at y: the denoised answer is F.
 
 Source: this project; the regressions as in Salakhutdinov, Mnih, ICML 2008; weights of
 rounds as in Shamir, Zhang, arXiv 1212.1824.
