@@ -226,7 +226,7 @@ def test_noise_of_rows_is_normal_and_other_for_every_row_round_and_start():
 
 
 def test_as_a_gibbs_chain_it_finds_the_mean_of_what_is_unseen():
-    """Against quadrature, with the size of the noise and of the signal that are true."""
+    """Against quadrature, with the true sizes of the noise and of the signal."""
     _, energy = _energy(factors=1, starts=50, rounds=400)
     rows = _tiny_rows(1)
     mean, _ = _quadrature(rows.values[0], rows.seen[0])

@@ -1,14 +1,13 @@
 """Tables with holes: read, refused in a sentence, completed, written, drawn."""
 
-import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.errors import UserError
 from experiments.views import completion as view
 from tests.mutants import Mutant, one
 
-matplotlib.use("agg")
 HOLES = np.array([[0.5, np.nan, -0.25], [np.nan, 0.125, 1.0]], np.float32)
 
 
@@ -76,7 +75,7 @@ def test_completed_tables_are_written_and_told_as_unknown(tmp_path):
 
 @pytest.mark.parametrize("with_truth", [True, False])
 def test_what_is_seen_the_answer_and_the_truth_are_drawn_side_by_side(with_truth):
-    figure = matplotlib.figure.Figure()
+    figure = Figure()
     axis, answer = figure.subplots(), np.nan_to_num(HOLES)
     view.draw(axis, view.to_x(HOLES), answer if with_truth else None, answer)
     image = np.ma.filled(axis.images[0].get_array(), np.nan)
