@@ -85,8 +85,7 @@ def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, Any]:
     """How far the answer is from what is seen; what is unseen nobody can check."""
     gap = (np.float64(answer) - x[0]) * x[1]
     return {
-        "answer": "unknown",
-        "seen": float(np.mean(x[1])),
+        "share seen": float(np.mean(x[1])),
         "residual": float(np.linalg.norm(gap)),
     }
 
