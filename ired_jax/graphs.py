@@ -19,12 +19,13 @@ def draw_neighbours(key: Array, *, n: int, most: int, directed: bool) -> Array:
     Source: Graves et al., Nature 538, 2016, and the released code of arXiv 2406.11179
     (`random_generate_graph_dnc`).
     """
-    key_points, key_degrees = jax.random.split(key)
-    points = jax.random.uniform(key_points, (n, 2))
+    # One draw for all: each call of random bits takes seconds to compile.
+    drawn, most = jax.random.uniform(key, (n, 3)), min(most, n - 1)
+    points, degrees = drawn[:, :2], 1 + jnp.floor(most * drawn[:, 2:])
     squares = jnp.sum((points[:, None, :] - points[None, :, :]) ** 2, axis=-1)
     squares = jnp.where(jnp.eye(n, dtype=bool), jnp.inf, squares)
-    ranks = jnp.argsort(jnp.argsort(squares, axis=1), axis=1)
-    degrees = jax.random.randint(key_degrees, (n, 1), 1, min(most, n - 1) + 1)
+    # How many are nearer: counted, for a sort takes half a minute to compile.
+    ranks = jnp.sum(squares[:, None, :] < squares[:, :, None], axis=-1)
     edges = ranks < degrees
     return (edges if directed else edges | edges.T).astype(jnp.int8)
 
@@ -36,9 +37,8 @@ def closure(adjacency: Array) -> Array:
     """
     n = _size(adjacency)
     reached = (adjacency != 0) | jnp.eye(n, dtype=bool)
-    for _ in range(max(n - 1, 1).bit_length()):
-        reached = _product(reached, reached)
-    return reached
+    doublings = max(n - 1, 1).bit_length()
+    return jax.lax.fori_loop(0, doublings, lambda _, r: _product(r, r), reached)
 
 
 def distances_to(adjacency: Array, goal: Array) -> Array:
@@ -57,12 +57,15 @@ def distances_to(adjacency: Array, goal: Array) -> Array:
 def distances(adjacency: Array, most: int) -> Array:
     """Edges of all shortest paths, most + 1 where there are more: [n, n] int32."""
     n = _size(adjacency)
-    edges, reached = adjacency != 0, jnp.eye(n, dtype=bool)
-    length = (~reached).astype(jnp.int32)
-    for _ in range(most):
+    edges, itself = adjacency != 0, jnp.eye(n, dtype=bool)
+
+    def step(_, carry):
+        reached, length = carry
         reached = reached | _product(reached, edges)
-        length = length + ~reached
-    return length
+        return reached, length + ~reached
+
+    first = itself, (~itself).astype(jnp.int32)
+    return jax.lax.fori_loop(0, most, step, first)[1]
 
 
 def _product(left: Array, right: Array) -> Array:

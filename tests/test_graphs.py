@@ -93,7 +93,7 @@ MUTANTS = [
         "graphs",
         "one doubling too few",
         "ired_jax.graphs",
-        one("range(max(n - 1, 1).bit_length())", "range((n - 1).bit_length() - 1)"),
+        one("max(n - 1, 1).bit_length()", "(n - 1).bit_length() - 1"),
         test_a_chain_is_reached_from_end_to_end,
     ),
     Mutant(

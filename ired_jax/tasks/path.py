@@ -99,26 +99,26 @@ def draw(key: Array, *, n: int, steps: int) -> Example:
     """A problem and one of its shortest paths, at each node a next one alike."""
     low, high = DISTANCES if n < LARGE else DISTANCES_LARGE
     high = min(high, n - 1, steps - 1)
-    key_length, key_graph, key_path = jax.random.split(key, 3)
-    length = jax.random.randint(key_length, (), min(low, high), high + 1)
-
-    def candidate(key: Array) -> tuple[Array, Array]:
-        x = graphs.draw_neighbours(key, n=n, most=n // 2, directed=True)
-        return x, graphs.distances(x, high) == length
+    low, key_graph = min(low, high), jax.random.fold_in(key, 1)
+    # Of one draw, for each call of random bits takes seconds to compile: how far to go,
+    # which pair of nodes, and which next node.
+    drawn = jax.random.uniform(key, (1 + n + steps - 1, n))
+    length = low + jnp.floor((high + 1 - low) * drawn[0, 0]).astype(jnp.int32)
 
     def redraw(carry):
-        key, *_ = carry
-        key, key_next = jax.random.split(key)
-        return key, *candidate(key_next)
+        number, *_ = carry
+        key = jax.random.fold_in(key_graph, number)
+        x = graphs.draw_neighbours(key, n=n, most=n // 2, directed=True)
+        return number + 1, x, graphs.distances(x, high) == length
 
     none = jnp.zeros((n, n), jnp.int8), jnp.zeros((n, n), bool)
-    key, adjacency, pairs = jax.lax.while_loop(
-        lambda carry: ~carry[2].any(), redraw, (key_graph, *none)
+    _, adjacency, pairs = jax.lax.while_loop(
+        lambda carry: ~carry[2].any(), redraw, (jnp.int32(0), *none)
     )
-    score = jnp.where(pairs, jax.random.uniform(key, (n, n)), -1.0)
+    score = jnp.where(pairs, drawn[1 : n + 1], -1.0)
     start, goal = jnp.divmod(jnp.argmax(score).astype(jnp.int32), n)
     x = Problem(adjacency, start, goal)
-    return Example(x, _follow(x, jax.random.uniform(key_path, (steps - 1, n))))
+    return Example(x, _follow(x, drawn[n + 1 :]))
 
 
 def _follow(x: Problem, preference: Array) -> Array:
