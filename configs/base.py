@@ -99,7 +99,8 @@ def config(
 def _mlp(values: Fields, own: Fields) -> Fields:
     """The reference network, at the learning rate of record."""
     others = {k: v for k, v in values.items() if not k.startswith("energy.")}
-    return _set(others, {**MLP, **own})
+    there = fields.schema(make_experiment, {**others, "energy.name": "mlp"})
+    return _set({k: v for k, v in others.items() if k in there}, {**MLP, **own})
 
 
 def _cpu(values: Fields, own: Fields) -> Fields:

@@ -28,6 +28,7 @@ CONFIGS = (
     *((name, "smoke", {}) for name in tiny.NAMES if name not in ("none", "cd_full")),
     ("none", "smoke,mlp", {}),
     ("cd_full", "smoke", {"filter.mode": "running_quantile"}),
+    ("none", "smoke", {"eval.moves": 2}),
     ("cd_full", "smoke", {"filter.mode": "fixed", "filter.thresholds": (1.0,) * 10}),
 )
 # What a field needs to have another value, or to be seen.

@@ -118,7 +118,7 @@ def solved(a: Array, b: Array, xi: Array) -> tuple[Array, Array]:
     def eliminate(rows, pivot):
         row = rows[pivot]
         below = jnp.arange(size) > pivot
-        weight = jnp.where(below[:, None], rows[:, pivot] / row[pivot], 0)
+        weight = jnp.where(below[:, None], rows[:, pivot] / row[pivot][None], 0)
         return rows - weight[:, None] * row[None], None
 
     rows = jnp.concatenate([a, b[:, None]], axis=1)
@@ -128,8 +128,8 @@ def solved(a: Array, b: Array, xi: Array) -> tuple[Array, Array]:
     right = jnp.stack([b + jnp.sqrt(pivots) * xi, b])
 
     def substitute(found, pivot):
-        rest = right[:, pivot] - jnp.sum(upper[pivot] * found, axis=1)
-        return found.at[:, pivot].set(rest / pivots[pivot]), None
+        rest = right[:, pivot] - jnp.sum(upper[pivot][None] * found, axis=1)
+        return found.at[:, pivot].set(rest / pivots[pivot][None]), None
 
     found = jnp.zeros_like(right)
     found, _ = jax.lax.scan(substitute, found, jnp.arange(size)[::-1])
@@ -138,7 +138,8 @@ def solved(a: Array, b: Array, xi: Array) -> tuple[Array, Array]:
 
 def keys_of(values: Array, salt: int) -> Array:
     """A key for every row of values [n, m], made of its values in any order: [n]."""
-    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
+    values = jnp.where(values == 0, 0, values).astype(jnp.float32)  # -0 is 0
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(0x9E3779B1)
     bits = (bits ^ (bits >> 13)) * jnp.uint32(0x85EBCA6B)
     sums = jnp.sum(bits, axis=1, dtype=jnp.uint32)

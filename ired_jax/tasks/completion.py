@@ -127,14 +127,15 @@ def least_squares(x: Array, *, rank: int, num_rounds: int = 40) -> Array:
     scale = jnp.sum(values**2) / jnp.maximum(seen.sum(), 1) - NOISE**2
     scale = jnp.sqrt(jnp.maximum(scale, 0.1 * NOISE**2) / rank)
 
-    def half(values: Array, seen: Array, v: Array) -> Array:
+    # Not by LAPACK, of which two calls in one program may wait for each other.
+    def row(values: Array, seen: Array, v: Array) -> Array:
         def normal(u):
-            return u * NOISE**2 / scale + (seen * (u @ v.T)) @ v
+            return u * NOISE**2 / scale + v.T @ (seen * (v @ u))
 
-        # Not by LAPACK, of which two calls in one program may wait for each other.
-        start = jnp.zeros((len(values), rank), v.dtype)
-        right = (seen * values) @ v
-        return jax.scipy.sparse.linalg.cg(normal, right, start, maxiter=2 * rank)[0]
+        right = v.T @ (seen * values)
+        return jax.scipy.sparse.linalg.cg(normal, right, maxiter=2 * rank)[0]
+
+    half = jax.vmap(row, in_axes=(0, 0, None))
 
     def step(_, v: Array) -> Array:
         return half(values.T, seen.T, half(values, seen, v))
