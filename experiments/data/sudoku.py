@@ -213,7 +213,7 @@ def _lines(
             command, check=True, capture_output=True, text=True
         ).stdout.split()
 
-    pool = concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         work = [pool.submit(one, at) for at in range(first, first + count, CHUNK)]
         for part in track(work, f"sudokus: {stream.split()[-1]}"):
