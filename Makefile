@@ -34,7 +34,8 @@ BOARD ?= 4.....8.5.3..........7......2.....6.....8.4......1.......6.3.7.5..2....
 SUDOKU ?= runs/make-sudoku
 
 sudoku: install
-	$(BIN)/python -m experiments.train --config=configs/sudoku.py:cpu --workdir=$(SUDOKU) $(ARGS)
+	$(BIN)/python -m experiments.train --config=configs/sudoku.py:cpu --workdir=$(SUDOKU) \
+	--config.train.num_steps=1000 --config.eval.num_examples=128 $(ARGS)
 	echo '$(BOARD)' > $(SUDOKU)/board.txt
 	$(BIN)/python -m experiments.solve --workdir=$(SUDOKU) --input=$(SUDOKU)/board.txt \
 	--output=$(SUDOKU)/answer.txt --restarts=16 --picture=$(SUDOKU)/think.png
