@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +139,28 @@ def test_the_first_state_is_noise_where_y_is_and_no_gradient_flows_through_it():
     np.testing.assert_array_equal(grad, 0)
 
 
+def test_the_gradient_written_by_hand_is_that_of_the_layer_and_has_one_itself():
+    rng = np.random.default_rng(3)
+    shapes = jax.eval_shape(board.Weights(5).init, jax.random.key(0))["params"]
+
+    def draw(shape):
+        return jnp.float32(rng.normal(size=shape))
+
+    weights = jax.tree.map(lambda leaf: draw(leaf.shape), shapes)
+    args = weights, draw((3, 3, 3, 3, 9, 5)), draw((5,)), draw((5,))
+
+    def total(layer, *args):
+        return jnp.sum(jnp.sin(layer(*args)))
+
+    def slope(layer, *args):  # the norm of dE/dh, to be differentiated again
+        return jnp.sum(jax.grad(total, 2)(layer, *args) ** 2)
+
+    for of in (total, slope):
+        grad = jax.jit(jax.grad(of, (1, 2, 3, 4)), static_argnums=0)
+        found, expected = grad(board.layer, *args), grad(board.layer.fun, *args)
+        chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_the_energy_of_record_has_fewer_than_a_hundred_thousand_parameters():
     schedule = diffusion.make_schedule("cosine", 4)
     energy = board.make_board(schedule, sudoku.box_of)
@@ -152,9 +175,19 @@ MUTANTS = [
         "sudoku",
         "the energy knows its rows from its columns",
         "ired_jax.energies.board",
-        one("+ self.line(mean((2, 3)))", "- self.line(mean((2, 3)))"),
+        one(
+            "z.mean(axes, keepdims=True) @",
+            "z.mean(axes, keepdims=True) * (1 + (axes == (2, 3))) @",
+        ),
         test_the_energy_is_the_same_in_every_symmetry_and_its_proposal_moves_along,
         {"kind": "transposed"},
+    ),
+    Mutant(
+        "sudoku",
+        "the layer's gradient forgets that z has the size of h",
+        "ired_jax.energies.board",
+        one("(to_z - z * along)", "to_z"),
+        test_the_gradient_written_by_hand_is_that_of_the_layer_and_has_one_itself,
     ),
     Mutant(
         "sudoku",

@@ -27,35 +27,36 @@ from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
 ANSWERING = Answering(rounds=12)
+# Axes over which an entry sees means. Rows and columns are lines alike: transposing is
+# a symmetry.
+UNITS = {"block": ((1, 3),), "cell": ((4,),), "line": ((0, 1), (2, 3))}
+BIASED = ("entry", "out")
 
 
-class Layer(nn.Module):
-    """h [3, 3, 3, 3, 9, c] -> h + change; gain and bias [c] are those of the level."""
+class Mix(nn.Module):
+    """The weights of a mix of channels [c, c], made as flax's Dense makes them."""
+
+    channels: int
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self) -> Params:
+        init, shape = nn.initializers.lecun_normal(), (self.channels, self.channels)
+        weights = {"kernel": self.param("kernel", init, shape)}
+        if self.use_bias:
+            weights["bias"] = self.param("bias", nn.initializers.zeros, shape[1:])
+        return weights
+
+
+class Weights(nn.Module):
+    """The weights of a layer, by name; `layer` applies them."""
 
     channels: int
 
-    def setup(self):
-        def linear(use_bias=False):
-            return nn.Dense(self.channels, use_bias=use_bias)
-
-        self.entry, self.block, self.cell = linear(True), linear(), linear()
-        self.line = linear()  # of rows and columns alike: transposing is a symmetry
-        self.out = linear(True)
-
-    def __call__(self, h: Array, gain: Array, bias: Array) -> Array:
-        z = normalised(h)
-
-        def mean(axes):  # first the mean, then the product: of a ninth of the entries
-            return z.mean(axes, keepdims=True)
-
-        mixed = (
-            self.entry(z)
-            + self.line(mean((0, 1)))
-            + self.line(mean((2, 3)))
-            + self.block(mean((1, 3)))
-            + self.cell(mean(4))
-        )
-        return h + self.out(bend(mixed * (1 + _wide(gain)) + _wide(bias)))
+    @nn.compact
+    def __call__(self) -> dict[str, Params]:
+        names = ("entry", *UNITS, "out")
+        return {n: Mix(self.channels, n in BIASED, name=n)() for n in names}
 
 
 class Board(nn.Module):
@@ -70,7 +71,7 @@ class Board(nn.Module):
 
     def setup(self):
         self.inputs = nn.Dense(self.channels)
-        self.stack = [Layer(self.channels) for _ in range(self.layers)]
+        self.stack = [Weights(self.channels) for _ in range(self.layers)]
         # Two at least: of a single embedding flax returns all.
         count = max(2, self.num_levels)
         self.levels = nn.Embed(count, 2 * self.layers * self.channels)
@@ -79,13 +80,16 @@ class Board(nn.Module):
     def __call__(
         self, known: Array, y: Array, is_free: Array, t: Array, rounds: int
     ) -> Array:
-        levels = self.levels(t).reshape(self.layers, 2, self.channels)
+        # A barrier: or the look-up is repeated inside every loop over entries.
+        levels = jax.lax.optimization_barrier(self.levels(t))
+        levels = levels.reshape(self.layers, 2, self.channels)
+        stack = [weights() for weights in self.stack]
         h = is_free[..., None] * first_state(y, self.channels)
         answer, answers = known, []
         for _ in range(rounds):
             h = h + self.inputs(jnp.stack([known, y, answer, is_free], -1))
-            for layer, (gain, bias) in zip(self.stack, levels, strict=True):
-                h = layer(h, gain, bias)
+            for weights, (gain, bias) in zip(stack, levels, strict=True):
+                h = layer(weights, h, gain, bias)
             logits = self.head(normalised(h))[..., 0]
             digits = 2 * jax.nn.softmax(logits, axis=-1) - 1
             answer = jnp.where(is_free > 0, digits, known)
@@ -93,18 +97,90 @@ class Board(nn.Module):
         return jnp.stack(answers)
 
 
-def normalised(h: Array) -> Array:
-    """h over its root mean square over channels, without weights: the next has them."""
-    return h * jax.lax.rsqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6)
+@jax.custom_vjp
+def layer(weights: dict[str, Params], h: Array, gain: Array, bias: Array) -> Array:
+    """h [3, 3, 3, 3, 9, c] -> h + change; gain and bias [c] are those of the level.
+
+    With z = h over its size, M_u means over a unit u, and f = `bend`:
+
+        m = W_entry z + sum_u W_u M_u z,    out = h + W_out f((1 + gain) m + bias)
+
+    The gradient is written by hand: fewer passes over memory and fewer arrays kept
+    than JAX's own has on a CPU. It is for reverse mode, any number of times.
+    """
+    return _forward(weights, h, gain, bias)[0]
 
 
-def bend(h: Array) -> Array:
-    """h / 2 (1 + h / sqrt(1 + h^2)), like swish, without its costly exponential."""
-    return h / 2 * (1 + h * jax.lax.rsqrt(1 + h**2))
+def _forward(weights, h, gain, bias):
+    scale = _inverse_size(h)
+    z = h * scale
+    mixed = z @ weights["entry"]["kernel"] + _wide(weights["entry"]["bias"])
+    for name, units in UNITS.items():
+        for (
+            axes
+        ) in units:  # first the mean, then the product: of a ninth of the entries
+            mixed = mixed + z.mean(axes, keepdims=True) @ weights[name]["kernel"]
+    bent = bend(mixed * (1 + _wide(gain)) + _wide(bias))
+    change = bent @ weights["out"]["kernel"] + _wide(weights["out"]["bias"])
+    return h + change, (weights, z, scale, mixed, gain, bias)
+
+
+def _backward(kept, grad):
+    weights, z, scale, mixed, gain, bias = kept
+    bent, slope = _bend_and_slope(mixed * (1 + _wide(gain)) + _wide(bias))
+    of_out = {"kernel": _outer(bent, grad), "bias": _over_entries(grad)}
+    to_bent = (grad @ weights["out"]["kernel"].T) * slope
+    to_bias, to_gain = _over_entries(to_bent), _over_entries(to_bent * mixed)
+    to_mixed = to_bent * (1 + _wide(gain))
+    of_entry = {"kernel": _outer(z, to_mixed), "bias": to_bias * (1 + gain)}
+    to_z = to_mixed @ weights["entry"]["kernel"].T
+    to_weights = {"entry": of_entry, "out": of_out}
+    for name, units in UNITS.items():
+        kernel = weights[name]["kernel"]
+        of_kernel = jnp.zeros_like(kernel)
+        for axes in units:
+            to_mean = to_mixed.sum(axes, keepdims=True)
+            of_kernel += _outer(z.mean(axes, keepdims=True), to_mean)
+            to_z += to_mean @ kernel.T * (to_mean.size / z.size)
+        to_weights[name] = {"kernel": of_kernel}
+    along = jnp.mean(to_z * z, -1, keepdims=True)
+    return to_weights, grad + scale * (to_z - z * along), to_gain, to_bias
+
+
+layer.defvjp(_forward, _backward)
+
+
+def _outer(a: Array, b: Array) -> Array:
+    """sum over entries of a b^T: [.., c] and [.., d] -> [c, d]."""
+    return a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1])
+
+
+def _over_entries(a: Array) -> Array:
+    return a.reshape(-1, a.shape[-1]).sum(0)
 
 
 def _wide(v: Array) -> Array:
     return v.reshape(1, 1, 1, 1, 1, -1)
+
+
+def normalised(h: Array) -> Array:
+    """h over its root mean square over channels, without weights: the next has them."""
+    return h * _inverse_size(h)
+
+
+def _inverse_size(h: Array) -> Array:
+    return jax.lax.rsqrt(jnp.mean(h**2, -1, keepdims=True) + 1e-6)
+
+
+def bend(h: Array) -> Array:
+    """h / 2 (1 + h / sqrt(1 + h^2)), like swish, without its costly exponential."""
+    return _bend_and_slope(h)[0]
+
+
+def _bend_and_slope(h: Array) -> tuple[Array, Array]:
+    inverse = jax.lax.rsqrt(1 + h**2)
+    sine = h * inverse
+    return h / 2 * (1 + sine), (1 + sine * (1 + inverse**2)) / 2
 
 
 def make_board(
