@@ -92,10 +92,13 @@ def test_an_answer_is_called_right_where_it_is_checked_and_wrong_where_not():
     x, right = np.int8(TWO_PARTS), -np.ones((4, 4))
     right[:3, :3] = right[3, 3] = 1
     wrong = np.where(np.eye(4, k=3) > 0, 1, right)
-    say = pairs_view.describe
-    assert say(x, right) == {"checked": "right", "wrong pairs": 0}
-    assert say(x, wrong) == {"checked": "wrong", "wrong pairs": 1}
-    assert say(x, np.nan * right) == {"checked": "unknown", "wrong pairs": None}
+    for answer, is_right, count in (
+        (right, True, 0),
+        (wrong, False, 1),
+        (np.nan * right, None, None),
+    ):
+        assert pairs_view.is_right(x, answer) is is_right
+        assert pairs_view.describe(x, answer) == {"wrong pairs": count}
 
 
 def test_edges_are_black_found_pairs_blue_and_wrong_ones_dashed():
@@ -108,7 +111,7 @@ def test_edges_are_black_found_pairs_blue_and_wrong_ones_dashed():
         assert styles.count("--") == wrong
         black = [line for line in axis.lines if line.get_color() == "black"]
         assert len(black) == 2 + 1  # edges, and the nodes
-        assert axis.get_title().startswith("wrong" if wrong else "right")
+        assert axis.get_title() == ("16 of 16 pairs wrong" if wrong else "right")
 
 
 # --- path -------------------------------------------------------------------------
@@ -128,8 +131,8 @@ def test_problems_are_read_and_paths_are_written(tmp_path):
     for index, problem in enumerate(inputs):
         found, row = path_view.to_x(problem), jax.tree.map(lambda a, i=index: a[i], x)
         jax.tree.map(np.testing.assert_array_equal, found, row)
+        assert path_view.is_right(found, y[index])
         figures = path_view.describe(found, y[index])
-        assert figures["checked"] == "right"
         assert figures["edges"] == figures["shortest"] >= 2
     path_view.write(tmp_path / "out.json", np.append(y, np.nan * y[:1], 0))
     *paths, none = json.loads((tmp_path / "out.json").read_text())
@@ -172,19 +175,19 @@ def test_a_file_that_holds_no_problems_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "nodes, checked",
+    "nodes, is_right",
     [
-        ([0, 1, 2, 3, 3], "right"),
-        ([0, 1, 1, 2, 3], "wrong"),  # waits
-        ([0, 1, 3, 3, 3], "wrong"),  # no edge
-        ([0, 1, 2, 2, 2], "wrong"),  # stops
-        ([1, 2, 3, 3, 3], "wrong"),  # starts elsewhere
-        ([0, 1, 2], "unknown"),  # the answer has too few times
+        ([0, 1, 2, 3, 3], True),
+        ([0, 1, 1, 2, 3], False),  # waits
+        ([0, 1, 3, 3, 3], False),  # no edge
+        ([0, 1, 2, 2, 2], False),  # stops
+        ([1, 2, 3, 3, 3], False),  # starts elsewhere
+        ([0, 1, 2], None),  # the answer has too few times
     ],
 )
-def test_a_path_is_called_right_where_it_is_checked(nodes, checked):
+def test_a_path_is_called_right_where_it_is_checked(nodes, is_right):
     answer = np.asarray(path.encode(np.array(nodes), 4))
-    assert path_view.describe(path_view.to_x(PROBLEM), answer)["checked"] == checked
+    assert path_view.is_right(path_view.to_x(PROBLEM), answer) is is_right
 
 
 def test_a_longer_way_than_need_be_is_wrong():
@@ -192,8 +195,8 @@ def test_a_longer_way_than_need_be_is_wrong():
     graph[0, 3] = 1
     x = path_view.to_x(PROBLEM | {"adjacency": graph.tolist()})
     answer = np.asarray(path.encode(np.array([0, 1, 2, 3, 3]), 4))
-    figures = path_view.describe(x, answer)
-    assert figures == {"checked": "wrong", "edges": 3, "shortest": 1}
+    assert path_view.is_right(x, answer) is False
+    assert path_view.describe(x, answer) == {"edges": 3, "shortest": 1}
 
 
 def test_a_path_is_drawn_in_blue_and_steps_that_are_no_edge_dashed():
@@ -227,7 +230,7 @@ MUTANTS = [
         "views",
         "any path to the goal is right",
         "experiments.views.path",
-        one("is_path and length == shortest", "is_path"),
+        one("is_path and len(nodes) - 1 == shortest", "is_path"),
         test_a_longer_way_than_need_be_is_wrong,
     ),
     Mutant(

@@ -117,6 +117,26 @@ def test_a_finite_set_is_scored_by_index_as_far_as_it_goes():
     assert len(scorer.examples("val", 7).x["a"]) == 7
 
 
+def test_splits_of_other_sizes_are_answered_in_their_own():
+    def source(size):
+        def draw(data, key):
+            row = jax.random.uniform(key, (size,), minval=-1.0)
+            return Example({"a": row}, {"first": row[:1], "rest": row})
+
+        return Source(draw, lambda x: Box(-2.0, 2.0))
+
+    sources = [source(size) for size in (2, 5)]
+    # One box for both, as a task's box of x often is.
+    val, large = sources[0], sources[1]._replace(box=sources[0].box)
+    task = board_task(train=val, splits={"val": val, "large": large})
+    assert (task.example.y["rest"].shape, large.example.y["rest"].shape) == ((2,), (5,))
+    scorer = Scorer(board()._replace(task=task))
+    for name, size in (("val", 2), ("large", 5)):
+        rows = scorer.rows(jnp.float32(1.0), name, 8)
+        assert rows.answer["rest"].shape == (8, size)
+        assert np.all(rows.figures["close"] == 1)
+
+
 def test_endless_splits_have_draws_of_their_own_whatever_the_number():
     scorer = Scorer(inverse_run()[0])
     val, ood = (scorer.examples(name, 300) for name in ("val", "ood"))
@@ -406,6 +426,14 @@ def test_no_table_cuts_a_cell_at_eighty_columns(capsys):
 
 
 MUTANTS = [
+    Mutant(
+        "score",
+        "every split is answered in the first one's size",
+        "experiments.score.scorer",
+        one("kind = source.box, str(source.example.y)", "kind = source.box"),
+        test_splits_of_other_sizes_are_answered_in_their_own,
+        error=Exception,
+    ),
     Mutant(
         "q209",
         "start noise keyed by the place in the batch",

@@ -76,12 +76,17 @@ def write(path: Path, answers: np.ndarray) -> None:
     write_bytes(Path(path), buffer.getvalue())
 
 
+def is_right(x: np.ndarray, answer: np.ndarray) -> bool | None:
+    """Whether the answer is what the graph's components say; None: not finite."""
+    wrong = describe(x, answer)["wrong pairs"]
+    return None if wrong is None else wrong == 0
+
+
 def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, Any]:
-    """Checked against the graph's components: right or wrong, and how many pairs."""
+    """How many of the n^2 pairs are not as the graph's components say."""
     if not np.isfinite(answer).all():
-        return {"checked": "unknown", "wrong pairs": None}
-    wrong = int(np.sum(to_answer(answer) != _connected(x)))
-    return {"checked": "wrong" if wrong else "right", "wrong pairs": wrong}
+        return {"wrong pairs": None}
+    return {"wrong pairs": int(np.sum(to_answer(answer) != _connected(x)))}
 
 
 def _connected(x: np.ndarray) -> np.ndarray:
@@ -104,6 +109,6 @@ def draw(axis, x: np.ndarray, truth: np.ndarray | None, answer: np.ndarray) -> N
         lines.append((i, j, *style))
     lines += [(i, j, EDGE, 2.0, "-") for i, j in np.argwhere(np.triu(x != 0, 1))]
     draw_graph(axis, len(x), lines)
-    figures = describe(x, answer)
-    title = f"{figures['checked']}: {figures['wrong pairs']} of {np.size(x)} pairs"
-    axis.set_title(f"{title} wrong", fontsize=8)
+    wrong = describe(x, answer)["wrong pairs"]
+    title = f"{wrong} of {np.size(x)} pairs wrong" if wrong else "right"
+    axis.set_title(title, fontsize=8)

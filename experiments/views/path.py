@@ -99,21 +99,30 @@ def write(path: Path, answers: np.ndarray) -> None:
     write_bytes(Path(path), f"[{lines}]\n".encode())
 
 
-def describe(x: Problem, answer: np.ndarray) -> dict[str, Any]:
-    """Checked against edges and breadth-first search: right, or wrong, and lengths.
+def is_right(x: Problem, answer: np.ndarray) -> bool | None:
+    """Whether it goes along edges from start to goal and no path is shorter.
 
-    Right is a path along edges from start to goal as short as any; unknown is what has
-    more edges than an answer has times for.
+    None: it is not finite, or an answer has too few times for any path.
     """
-    shortest = int(_distances(x.adjacency)[x.start, x.goal])
+    shortest = _shortest(x)
     if not np.isfinite(answer).all() or shortest > len(answer) - 1:
-        return {"checked": "unknown", "edges": None, "shortest": shortest}
+        return None
     nodes = to_answer(answer)
     is_path = nodes[0] == x.start and nodes[-1] == x.goal
     is_path &= all(x.adjacency[a, b] for a, b in itertools.pairwise(nodes))
-    length = len(nodes) - 1
-    checked = "right" if is_path and length == shortest else "wrong"
-    return {"checked": checked, "edges": length, "shortest": shortest}
+    return bool(is_path and len(nodes) - 1 == shortest)
+
+
+def describe(x: Problem, answer: np.ndarray) -> dict[str, Any]:
+    """Edges of the answer, and of a shortest path by breadth-first search."""
+    edges = len(to_answer(answer)) - 1 if np.isfinite(answer).all() else None
+    return {"edges": edges, "shortest": _shortest(x)}
+
+
+def _shortest(x: Problem) -> int:
+    """Edges of a shortest path, -1 where there is none."""
+    length = _distances(x.adjacency)[x.start, x.goal]
+    return int(length) if np.isfinite(length) else -1
 
 
 def _distances(graph: np.ndarray) -> np.ndarray:
@@ -133,6 +142,7 @@ def draw(axis, x: Problem, truth: np.ndarray | None, answer: np.ndarray) -> None
         lines.append((i, j, *((FOUND, 2.0, "-") if is_edge else (WRONG, 2.0, "--"))))
     names = {int(x.start): "start", int(x.goal): "goal"}
     draw_graph(axis, n, lines, names)
+    says = {True: "right", False: "wrong", None: "unknown"}[is_right(x, answer)]
     figures = describe(x, answer)
-    title = f"{figures['checked']}: {figures['edges']} edges, {figures['shortest']} do"
+    title = f"{says}: {figures['edges']} edges, {figures['shortest']} would do"
     axis.set_title(title, fontsize=8)
