@@ -1,6 +1,6 @@
 """Completion of matrices of rank 10 and noise, half seen, by factors that take turns.
 
-    python -m experiments.train --config=configs/completion.py        # (estimate) 30 minutes
+    python -m experiments.train --config=configs/completion.py        # not run yet
     python -m experiments.train --config=configs/completion.py:cpu    # minutes
 
 Four numbers are learned, from the error of the proposal after each round. Trained with
