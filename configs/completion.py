@@ -1,7 +1,7 @@
 """Completion of matrices of rank 10 and noise, half seen, by factors that take turns.
 
-    python -m experiments.train --config=configs/completion.py        # 30 minutes
-    python -m experiments.train --config=configs/completion.py:cpu    # five minutes
+    python -m experiments.train --config=configs/completion.py        # not run yet
+    python -m experiments.train --config=configs/completion.py:cpu    # minutes
 
 Four numbers are learned, from the error of the proposal after each round. Trained with
 few rounds and starts, answered with more: docs/results/completion.md.
@@ -37,8 +37,9 @@ VALUES = {
 CPU = {
     "energy.starts": 4,
     "energy.rounds": 8,
-    "train.num_steps": 120,
+    "train.num_steps": 60,
     "train.batch_size": 16,
+    "train.learning_rate": 0.1,
     "train.log_every": 20,
     "train.eval_every": 60,
     "eval.rounds": 32,
