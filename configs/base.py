@@ -61,6 +61,12 @@ CLASSIC = {
     "loss.per_element": False,
     "loss.penalty": 0.1,
 }
+NET = {
+    "diffusion.num_levels": 1,
+    "proposal.noise_share": 1.0,
+    "proposal.own_share": 0.0,
+    "eval.choose": "doubt",
+}
 WARM_UPS = ("loss.warmup", "train.lr_warmup", "train.ema_warmup")
 
 
@@ -121,6 +127,21 @@ def _classic(values: Fields, own: Fields) -> Fields:
     return _set(values, {**CLASSIC, **own})
 
 
+def _net(values: Fields, own: Fields) -> Fields:
+    """The same layers without an energy: a recurrent net that answers from noise.
+
+    One level, noise alone as the first state, as many rounds as all levels together
+    have, and of several answers the one that it is surest of. What an energy around a
+    network is held against; nothing where there is none.
+    """
+    full = fields.resolve(make_experiment, values)
+    if "eval.rounds" not in full:
+        return values
+    rounds = full["eval.rounds"] or full["energy.rounds"]
+    changes = NET | {"eval.rounds": rounds * full["diffusion.num_levels"]}
+    return _set(values, {**changes, **own})
+
+
 def _set(values: Fields, changes: Fields) -> Fields:
     """The values with those changes whose fields there are, in order."""
     for name, value in changes.items():
@@ -142,6 +163,7 @@ PRESETS: dict[str, Callable[[Fields, Fields], Fields]] = {
     "cpu": _cpu,
     "smoke": _smoke,
     "classic": _classic,
+    "net": _net,
 }
 
 # The configs of matrix inversion.

@@ -1,6 +1,6 @@
 """What an energy is worth: does it know which answers are right, and does work help?
 
-python -m experiments.judge --runs=runs/sudoku-cpu-seed0,runs/sudoku_net-cpu-seed0
+python -m experiments.judge --runs=runs/sudoku-cpu-seed0,runs/sudoku-cpu-net-seed0
 
 Each held-out row gets R answers from other start noise. Shown are the share right of
 one answer, of the answer that ranks first among R (least energy, or least doubt), and

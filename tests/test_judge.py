@@ -47,7 +47,8 @@ def test_the_calibration_has_every_answer_once_in_order_of_energy():
         ("sudoku", {"eval__rounds": 5}, 4 * 5),
         ("sudoku", {"eval__rounds": 5, "eval__denoise": "gradient"}, 4 * 5 * 3),
         ("sudoku", {"eval__rounds": 5, "eval__moves": 3}, (4 + 3 * 2) * 5),
-        ("sudoku_net", {"eval__rounds": 7}, 7),
+        ("sudoku", {"presets": "smoke,net"}, 4 * 2),
+        ("sudoku", {"presets": "smoke,net", "eval__rounds": 7}, 7),
     ],
 )
 def test_an_answer_costs_levels_times_rounds_and_a_gradient_three(name, changes, count):

@@ -14,6 +14,7 @@ from typing import Annotated, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from ired_jax import boxes, trees
 from ired_jax.diffusion import Schedule
@@ -21,6 +22,24 @@ from ired_jax.fields import Field
 from ired_jax.types import Array, Box, Energy, Params, Tree
 
 Rounds = Callable[[Params, Tree, Tree, Array, int], Tree]  # -> answers, [R, ...]
+
+
+class Levels(nn.Module):
+    """t () -> what each layer is told of the level, a gain and a bias: [layers, 2, c].
+
+    Source: FiLM, Perez et al., arXiv 1709.07871.
+    """
+
+    num_levels: int
+    layers: int
+    channels: int
+
+    @nn.compact
+    def __call__(self, t: Array) -> Array:
+        shape = (self.num_levels, 2 * self.layers * self.channels)
+        start = nn.linear.default_embed_init
+        table = self.param("embedding", start, shape)
+        return table[t].reshape(self.layers, 2, self.channels)
 
 
 class Answering(NamedTuple):

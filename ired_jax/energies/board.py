@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import Answering, around, first_state
+from ired_jax.energies.aimed import Answering, Levels, around, first_state
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -72,9 +72,7 @@ class Board(nn.Module):
     def setup(self):
         self.inputs = nn.Dense(self.channels)
         self.stack = [Weights(self.channels) for _ in range(self.layers)]
-        # Two at least: of a single embedding flax returns all.
-        count = max(2, self.num_levels)
-        self.levels = nn.Embed(count, 2 * self.layers * self.channels)
+        self.levels = Levels(self.num_levels, self.layers, self.channels)
         self.head = nn.Dense(1)
 
     def __call__(
@@ -82,7 +80,6 @@ class Board(nn.Module):
     ) -> Array:
         # A barrier: or the look-up is repeated inside every loop over entries.
         levels = jax.lax.optimization_barrier(self.levels(t))
-        levels = levels.reshape(self.layers, 2, self.channels)
         stack = [weights() for weights in self.stack]
         h = is_free[..., None] * first_state(y, self.channels)
         answer, answers = known, []

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import Answering, around, first_state
+from ired_jax.energies.aimed import Answering, Levels, around, first_state
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -68,19 +68,18 @@ class Closure(nn.Module):
     def setup(self):
         self.inputs = nn.Dense(self.channels)
         self.stack = [Layer(self.channels) for _ in range(self.layers)]
-        self.levels = nn.Embed(self.num_levels, 2 * self.layers * self.channels)
+        self.levels = Levels(self.num_levels, self.layers, self.channels)
         self.norm, self.head = nn.LayerNorm(), nn.Dense(1)
 
     def __call__(
         self, known: Array, y: Array, is_free: Array, t: Array, rounds: int
     ) -> Array:
-        levels = self.levels(t).reshape(self.layers, 2, self.channels)
         h = is_free[..., None] * first_state(y, self.channels)
         itself = jnp.eye(len(y), dtype=y.dtype)
         answer, answers = known, []
         for _ in range(rounds):
             h = h + self.inputs(jnp.stack([known, itself, y, answer, is_free], -1))
-            for layer, (gain, bias) in zip(self.stack, levels, strict=True):
+            for layer, (gain, bias) in zip(self.stack, self.levels(t), strict=True):
                 h = layer(h, gain, bias)
             logits = self.head(self.norm(h))[..., 0]
             # tanh(l / 2) with l the mean of both directions.

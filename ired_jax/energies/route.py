@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import Answering, around, first_state
+from ired_jax.energies.aimed import Answering, Levels, around, first_state
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Example, Params, Tree
 
@@ -83,13 +83,12 @@ class Route(nn.Module):
     def setup(self):
         self.inputs = nn.Dense(self.channels)
         self.stack = [Layer(self.channels) for _ in range(self.layers)]
-        self.levels = nn.Embed(self.num_levels, 2 * self.layers * self.channels)
+        self.levels = Levels(self.num_levels, self.layers, self.channels)
         self.norm, self.head = nn.LayerNorm(), nn.Dense(1)
 
     def __call__(
         self, edges: Array, ends: Array, y: Array, t: Array, rounds: int
     ) -> Array:
-        levels = self.levels(t).reshape(self.layers, 2, self.channels)
         steps, n = y.shape
         is_first = jnp.arange(steps) == 0
         is_last = jnp.arange(steps) == steps - 1
@@ -108,7 +107,7 @@ class Route(nn.Module):
         for _ in range(rounds):
             seen = jnp.concatenate([marks, jnp.stack([y, answer], -1)], axis=-1)
             h = h + self.inputs(seen)
-            for layer, (gain, bias) in zip(self.stack, levels, strict=True):
+            for layer, (gain, bias) in zip(self.stack, self.levels(t), strict=True):
                 h = layer(h, edges, gain, bias)
             logits = self.head(self.norm(h))[..., 0]
             answer = known + is_free * (2 * jax.nn.softmax(logits, axis=-1) - 1)
