@@ -37,10 +37,11 @@ def keep_memory() -> None:
     A step's temporaries, hundreds of MB on a CPU, else go back to the kernel after each
     step and are faulted in again, page by page: up to half of the time.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and sys.platform == "linux":
-        for option, value in MALLOC.items():
-            mallopt(option, value)
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: 0)
+    for option, value in MALLOC.items():
+        mallopt(option, value)
 
 
 def enable_compilation_cache(home: str | None = None) -> None:

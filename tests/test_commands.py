@@ -485,6 +485,24 @@ def test_the_default_directory_names_the_config_and_its_presets():
     assert cli.config_name(["train", "--config", "configs/none.py"]) == "none"
 
 
+def test_a_command_keeps_the_memory_that_it_frees_where_its_library_can(monkeypatch):
+    calls = []
+
+    class Library:
+        def mallopt(self, option, value):
+            calls.append((option, value))
+
+    monkeypatch.setattr(cli.ctypes, "CDLL", lambda name: Library())
+    monkeypatch.setattr(cli.sys, "platform", "linux")
+    cli.run(lambda argv: None, ["command"])
+    assert dict(calls) == {-4: 0, -1: 2**31 - 1, -2: 2**30, -8: 1}
+    monkeypatch.setattr(cli.ctypes, "CDLL", lambda name: object())  # another library
+    cli.keep_memory()
+    monkeypatch.setattr(cli.sys, "platform", "darwin")
+    monkeypatch.delattr(cli.ctypes, "CDLL")
+    cli.keep_memory()
+
+
 MUTANTS = [
     Mutant(
         "solve",
