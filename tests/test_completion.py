@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.score import completion_bound
+from experiments.data import completion as completion_bound
 from ired_jax import boxes, diffusion
 from ired_jax.energies import factors
 from ired_jax.tasks import completion
@@ -373,14 +373,14 @@ MUTANTS = [
     Mutant(
         "completion",
         "the chain from the truth begins elsewhere",
-        "experiments.score.completion_bound",
+        "experiments.data.completion",
         one("from_truth, anywhere = rows.v, ", "from_truth, anywhere = 3 * rows.v, "),
         test_the_bounds_enclose_the_least_error_and_meet_at_it,
     ),
     Mutant(
         "completion",
         "half the distance is taken for the whole",
-        "experiments.score.completion_bound",
+        "experiments.data.completion",
         one("signal) / 2)", "signal))"),
         test_the_bounds_enclose_the_least_error_and_meet_at_it,
     ),

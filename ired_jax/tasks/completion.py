@@ -4,7 +4,7 @@ U, V and N are standard normal, c = 1/20 in distribution and 1/5 for the harder 
 is [2, n, m]: the values of y, 0 where unseen, and 1 where seen, else 0. What is seen is
 known: sides of the box are equal there. Noise is part of y, so no answer is right to
 the bit: the best is the mean of y given x, and its error is the Bayes bound
-(`experiments.score.completion_bound`). Source: arXiv 2406.11179, section 5.1, and its
+(`experiments.data.completion`). Source: arXiv 2406.11179, section 5.1, and its
 released code.
 """
 

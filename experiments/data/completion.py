@@ -1,6 +1,6 @@
 """The least error that any answer to completion has: two bounds on it, by sampling.
 
-    python -m experiments.score.completion_bound --count=400 --sweeps=400
+    python -m experiments.data.completion --count=400 --sweeps=400
 
 On the first held-out matrices of both sets, in NumPy float64. Of squared error the best
 answer is the mean of y given x, and its error that of the noise plus the variance of
