@@ -94,46 +94,66 @@ def make_proposal(
         )
     if loss_energy.propose is None:
         raise ValueError("objectives: 'proposal' needs an energy with a network inside")
-    last, of_answer = schedule.num_levels - 1, ERRORS[error]
+    draw = partial(
+        _rows, schedule, loss_energy, box, block_rows, own_share, noise_share
+    )
+    loss = partial(_loss, loss_energy, box, ERRORS[error], weight)
+    return Objective(draw, loss, metrics=METRICS)
 
-    def prepare(
-        context: Context, memory: Tree, batch: Example
-    ) -> tuple[Tree, Tree, Metrics]:
-        count = jax.tree.leaves(batch.y)[0].shape[0]
-        t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, last + 1)
-        eps = still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
-        y = q_sample(schedule, batch.y, t, eps)
-        # Rows are drawn independently: the first ones are as good as any.
-        own, noise = round(own_share * count), round(noise_share * count)
-        if own:
-            walk = partial(own_path, schedule, loss_energy, box, context.params.energy)
-            keys = jax.random.split(context.key(Stream.START), own)
-            rows = jax.tree.map(lambda leaf: leaf[:own], (batch.x, batch.y, t))
-            path = blocks.vmap(walk, block_rows)(keys, *rows)
-            y = _put_first(path, y)
-        if noise:
-            is_noise = jnp.arange(count) >= count - noise
-            t = jnp.where(is_noise, last, t)
-            pure = jax.vmap(partial(_noise_alone, schedule, box))(batch.x, batch.y, eps)
-            y = trees.where(is_noise, pure, y)
-        return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
 
-    def loss(
-        params: Params, own: Params, rows: Tree, context: Context
-    ) -> tuple[Array, Metrics]:
-        del own, context
+def _rows(
+    schedule: Schedule,
+    energy: Energy,
+    box: BoxFn,
+    block_rows: int | None,
+    own_share: float,
+    noise_share: float,
+    context: Context,
+    memory: Tree,
+    batch: Example,
+) -> tuple[Tree, Tree, Metrics]:
+    """{x, y0, y, t}: the first rows on the own path, the last ones of noise alone."""
+    count, last = jax.tree.leaves(batch.y)[0].shape[0], schedule.num_levels - 1
+    t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, last + 1)
+    eps = still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
+    y = q_sample(schedule, batch.y, t, eps)
+    # Rows are drawn independently: the first ones are as good as any.
+    own, noise = round(own_share * count), round(noise_share * count)
+    if own:
+        walk = partial(own_path, schedule, energy, box, context.params.energy)
+        keys = jax.random.split(context.key(Stream.START), own)
+        rows = jax.tree.map(lambda leaf: leaf[:own], (batch.x, batch.y, t))
+        y = _put_first(blocks.vmap(walk, block_rows)(keys, *rows), y)
+    if noise:
+        is_noise = jnp.arange(count) >= count - noise
+        t = jnp.where(is_noise, last, t)
+        pure = jax.vmap(partial(_noise_alone, schedule, box))(batch.x, batch.y, eps)
+        y = trees.where(is_noise, pure, y)
+    return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
 
-        def one(x, y0, y, t):
-            answers = loss_energy.propose(params, x, y, t)
-            error = partial(of_answer, box_of(box, x), truth=y0)
-            errors = jax.vmap(lambda answer: error(answer=answer))(answers)
-            return jnp.mean(errors), errors[-1], errors[0]
 
-        rows = [rows[name] for name in ("x", "y0", "y", "t")]
-        value, *figures = map(jnp.mean, jax.vmap(one)(*rows))
-        return weight * value, dict(zip(METRICS, figures, strict=True))
+def _loss(
+    energy: Energy,
+    box: BoxFn,
+    of_answer: Callable,
+    weight: float,
+    params: Params,
+    own: Params,
+    rows: Tree,
+    context: Context,
+) -> tuple[Array, Metrics]:
+    """The mean over rows and rounds, and that of the last and of the first round."""
+    del own, context
 
-    return Objective(prepare, loss, metrics=METRICS)
+    def one(x, y0, y, t):
+        answers = energy.propose(params, x, y, t)
+        error = partial(of_answer, box_of(box, x), truth=y0)
+        errors = jax.vmap(lambda answer: error(answer=answer))(answers)
+        return jnp.mean(errors), errors[-1], errors[0]
+
+    parts = [rows[name] for name in ("x", "y0", "y", "t")]
+    value, *figures = map(jnp.mean, jax.vmap(one)(*parts))
+    return weight * value, dict(zip(METRICS, figures, strict=True))
 
 
 def own_path(
