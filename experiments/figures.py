@@ -59,9 +59,10 @@ def write_all(
     folder.mkdir(exist_ok=True)
     panels = panels_of(records.kinds(experiment.task))
     save(learning_curves({"": rows}, panels), folder / "learning_curves.png")
-    profile = energy_profile(experiment, params)
-    save(energy_by_level(profile), folder / "energy_by_level.png")
-    save(energy_along_chains(profile), folder / "energy_along_chains.png")
+    if experiment.energy.propose is None:  # else no Langevin chain is meant to walk it
+        profile = energy_profile(experiment, params)
+        save(energy_by_level(profile), folder / "energy_by_level.png")
+        save(energy_along_chains(profile), folder / "energy_along_chains.png")
     task = workdir.read_config(directory).task
     view = view_of(task.name)
     if view.draw is not None and experiment.task.metrics:
