@@ -41,7 +41,7 @@ def _convolution(features: int, size: int, inputs: int, kernel_init=None) -> nn.
 
 
 class Block(nn.Module):
-    """h [9, 9, c], level [TIME_WIDTH] -> h + swish((1 + gain) conv(swish(conv)) + b)."""
+    """(h [9, 9, c], level [TIME_WIDTH]) -> h + change, which knows the level."""
 
     channels: int
 
