@@ -225,6 +225,11 @@ def _output(values: flags.FlagValues) -> Path:
         raise UserError(f"--output={output}: must not be a .csv, that is beside it")
     if output.resolve() == Path(values.input).resolve():
         raise UserError(f"--output={output}: is the input, must be another file")
+    if output.with_suffix(".csv").resolve() == Path(values.input).resolve():
+        raise UserError(
+            f"--output={output}: its figures would overwrite the input,"
+            f" {values.input}, must have another name"
+        )
     if values.picture and Path(values.picture).suffix != ".png":
         raise UserError(f"--picture={values.picture}: must be a .png file")
     if values.picture_row is not None and not values.picture:

@@ -424,6 +424,11 @@ BAD_COMMANDS = [
     (solve, ["--workdir=x", "--input=a.npy", "--output=./a.npy"], "is the input"),
     (
         solve,
+        ["--workdir=x", "--input=a.csv", "--output=./a.npy"],
+        "would overwrite the input",
+    ),
+    (
+        solve,
         ["--workdir=x", "--input=a.npy", "--output=b.npy", "--picture=a.pdf"],
         "must be a .png file",
     ),

@@ -32,6 +32,8 @@ def test_what_is_seen_is_marked_and_what_is_not_is_0():
 def test_files_that_hold_no_table_are_refused(tmp_path):
     (tmp_path / "text.npy").write_text("no array")
     (tmp_path / "ragged.csv").write_text("1,2\n3\n")
+    (tmp_path / "headed.csv").write_text("left,right\n3,4\n")
+    (tmp_path / "empty.csv").write_text("\n")
     np.save(tmp_path / "line.npy", np.ones(3))
     np.save(tmp_path / "words.npy", np.array(["a"]))
     for name, said in (
@@ -39,6 +41,8 @@ def test_files_that_hold_no_table_are_refused(tmp_path):
         ("none.csv", "no such file"),
         ("text.npy", "no readable"),
         ("ragged.csv", "no readable"),
+        ("headed.csv", "has 'left' in row 0, column 0, must be a number"),
+        ("empty.csv", "shape"),
         ("line.npy", "shape"),
         ("words.npy", "real numbers"),
     ):
@@ -92,5 +96,13 @@ MUTANTS = [
         "experiments.views.completion",
         one("gap = (np.float64(answer) - x[0]) * x[1]", "gap = answer - x[0]"),
         test_completed_tables_are_written_and_nothing_calls_them_right,
+    ),
+    Mutant(
+        "completion",
+        "a word in a table counts as unseen",
+        "experiments.views.completion",
+        one('float(cell.strip() or "nan")', 'float("nan")'),
+        test_files_that_hold_no_table_are_refused,
+        error=pytest.fail.Exception,
     ),
 ]

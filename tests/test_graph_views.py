@@ -112,6 +112,9 @@ def test_edges_are_black_found_pairs_blue_and_wrong_ones_dashed():
         black = [line for line in axis.lines if line.get_color() == "black"]
         assert len(black) == 2 + 1  # edges, and the nodes
         assert axis.get_title() == ("16 of 16 pairs wrong" if wrong else "right")
+    axis = Figure().subplots()
+    pairs_view.draw(axis, x, None, np.nan * right)
+    assert axis.get_title() == "not finite"
 
 
 # --- path -------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Tables in .npy or .csv files, NaN or empty where unseen; completed as .npy."""
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ def read(path: str) -> np.ndarray:
     """
     try:
         if path.endswith(".csv"):
-            tables = np.genfromtxt(path, delimiter=",", ndmin=2)
+            tables = _numbers(path)
         else:
             tables = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, csv.Error) as error:
         raise UserError(f"--input={path}: is no readable .npy or .csv file") from error
     if not isinstance(tables, np.ndarray) or tables.dtype.kind not in "fiu":
         raise UserError(f"--input={path}: must be one array of real numbers")
@@ -33,6 +34,22 @@ def read(path: str) -> np.ndarray:
     if tables.ndim != 3 or not tables.size:
         raise UserError(f"--input={path}: shape {tables.shape}, must be (N, n, m)")
     return tables.astype(np.float32)
+
+
+def _numbers(path: str) -> np.ndarray:
+    """The table of a .csv, NaN where a cell is empty; a word is no unseen number."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    for i, row in enumerate(rows):
+        for j, cell in enumerate(row):
+            try:
+                row[j] = float(cell.strip() or "nan")
+            except ValueError as error:
+                raise UserError(
+                    f"--input={path}: has {cell!r} in row {i}, column {j}, must be a"
+                    " number, empty where unseen"
+                ) from error
+    return np.array(rows, ndmin=2)
 
 
 def check(inputs: np.ndarray) -> list[str | None]:

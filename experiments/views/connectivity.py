@@ -111,4 +111,4 @@ def draw(axis, x: np.ndarray, truth: np.ndarray | None, answer: np.ndarray) -> N
     draw_graph(axis, len(x), lines)
     wrong = describe(x, answer)["wrong pairs"]
     title = f"{wrong} of {np.size(x)} pairs wrong" if wrong else "right"
-    axis.set_title(title, fontsize=8)
+    axis.set_title("not finite" if wrong is None else title, fontsize=8)
