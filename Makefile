@@ -56,7 +56,7 @@ smoke: install
 
 # The questions of benchmarks/, small; rows in benchmarks/out/.
 bench: install
-	for question in memory sampler train_step seeds replay data scaling startup; do \
+	for question in memory sampler train_step board seeds replay data scaling startup; do \
 	$(BIN)/python -m benchmarks.$$question --quick $(ARGS) || exit 1; done
 
 clean:
