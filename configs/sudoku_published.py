@@ -1,7 +1,7 @@
 """Sudoku by the published energy, its denoising and its descent, to compare with.
 
     python -m experiments.train --config=configs/sudoku_published.py      # not run yet
-    python -m experiments.train --config=configs/sudoku_published.py:cpu  # small, nor this
+    python -m experiments.train --config=configs/sudoku_published.py:cpu  # nor this
 
 Convolutions, the noise predicted by the gradient, ten levels, up to twenty steps at
 each and no noise between them, as arXiv 2406.11179 and its released code have it, but
