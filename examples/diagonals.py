@@ -25,7 +25,8 @@ from ired_jax.tasks import sudoku
 DIAGONALS = [10 * i for i in range(9)], [8 * i + 8 for i in range(9)]  # of 81 cells
 MOST_SOLUTIONS, LEAST_GIVENS = 50, 24
 ANSWERS = 16  # to each puzzle, from other noise
-PLAIN, GUIDED = (3, 2, 1, 0), (3, 1, 1, 0)  # levels: as many evaluations of F
+# Levels, and whether the rule guides; both apply F four times to each answer.
+WAYS = {"plain": ((3, 2, 1, 0), False), "guided": ((3, 1, 1, 0), True)}
 WEIGHT = 1.0  # of the rule in the sum of energies
 
 
@@ -84,24 +85,26 @@ def answer(energy, schedule, params, key, x, *, levels, is_guided):
         y = diffusion.q_sample(schedule, y0, t, eps)
         bounds = boxes.scale(box, schedule.a[t])
         found = denoise(params, x, jax.vmap(partial(boxes.hold, bounds))(y), t)
-        if not is_guided:
-            return found, found
         weights = jax.nn.softmax(-jax.vmap(rule)(found) / 2)
         q = guide((1 + jnp.tensordot(weights, found, 1)) / 2)
-        return jnp.broadcast_to(2 * q - 1, y0.shape), found
+        return jnp.where(is_guided, (2 * q - 1)[None], found), found
 
     start = jnp.zeros((ANSWERS, 9, 9, 9))
-    levels = jnp.array(levels), jnp.arange(len(levels))
-    return jax.lax.scan(at_level, start, levels)[1][-1]
+    steps = jnp.asarray(levels), jnp.arange(len(levels))
+    return jax.lax.scan(at_level, start, steps)[1][-1]
 
 
 def judge(energy, schedule, params, x, y0):
     """(right by all rules, right as an ordinary Sudoku, E, E + WEIGHT rule)."""
     board = sudoku.encode(sudoku.decode(y0))
     is_board = sudoku.broken_rules(x, board) == 0
-    sums = [with_rule(energy, schedule, weight) for weight in (0.0, WEIGHT)]
-    of = [e(params, x, schedule.a[0] * board, jnp.int32(0)) for e in sums]
-    return is_board & (rule(board) == 0), is_board, *of
+
+    def of(weight):
+        total = with_rule(energy, schedule, weight)
+        return total(params, x, schedule.a[0] * board, jnp.int32(0))
+
+    own, total = jax.vmap(of)(jnp.array([0.0, WEIGHT]))
+    return is_board & (rule(board) == 0), is_board, own, total
 
 
 # --- puzzles -----------------------------------------------------------------------
@@ -152,34 +155,36 @@ def make_puzzle(seed: int) -> tuple[list[int], int]:
 # --- figures -----------------------------------------------------------------------
 
 
-def judge_all(model: trained.Trained, puzzles, *, levels, is_guided):
-    """`judge` of all answers to N puzzles: arrays [N, ANSWERS], NumPy."""
+def judge_all(model: trained.Trained, puzzles) -> dict[str, list[np.ndarray]]:
+    """{way: `judge` of all answers to N puzzles, [N, ANSWERS] each}."""
     experiment = model.experiment
     fixed = experiment.energy.answering, experiment.schedule, model.params
 
-    @jax.jit
-    def run(rows):
-        def one(row):
-            key = jax.random.fold_in(jax.random.key(0), row[1])
-            how = {"levels": levels, "is_guided": is_guided}
-            return jax.vmap(partial(judge, *fixed, row[0]))(
-                answer(*fixed, key, row[0], **how)
-            )
+    def one(levels, is_guided, row):
+        key = jax.random.fold_in(jax.random.key(0), row[1])
+        how = {"levels": levels, "is_guided": is_guided}
+        y0 = answer(*fixed, key, row[0], **how)
+        return jax.vmap(partial(judge, *fixed, row[0]))(y0)
 
-        return jax.lax.map(one, rows)
+    @jax.jit  # once for both ways
+    def run(rows, levels, is_guided):
+        return jax.lax.map(partial(one, levels, is_guided), rows)
 
-    return [np.asarray(part) for part in run((puzzles, jnp.arange(len(puzzles))))]
+    rows = puzzles, np.arange(len(puzzles))
+    return {
+        name: [np.asarray(part) for part in run(rows, np.array(levels), is_guided)]
+        for name, (levels, is_guided) in WAYS.items()
+    }
 
 
 def figures(model: trained.Trained, puzzles) -> dict[str, tuple]:
     """Right by all rules, of each puzzle: {way: (mean of all answers, the chosen)}."""
-    at, found = np.arange(len(puzzles)), {}
-    right, _, own, total = judge_all(model, puzzles, levels=PLAIN, is_guided=False)
-    found["energy alone"] = right.mean(1), right[at, own.argmin(1)]
-    found["sum, to choose"] = right.mean(1), right[at, total.argmin(1)]
-    right, _, own, total = judge_all(model, puzzles, levels=GUIDED, is_guided=True)
-    found["guided, energy alone"] = right.mean(1), right[at, own.argmin(1)]
-    found["guided, sum"] = right.mean(1), right[at, total.argmin(1)]
+    found, at = {}, np.arange(len(puzzles))
+    for way, (right, _, own, total) in judge_all(model, puzzles).items():
+        for chooser, energy in (("energy alone", own), ("sum", total)):
+            chosen = right[at, energy.argmin(1)]
+            found[f"{way}, by {chooser}"] = right.mean(1), chosen
+        found[f"{way}, any right"] = right.mean(1), right.any(1)
     return found
 
 
@@ -199,10 +204,11 @@ def main(argv: list[str] | None = None) -> dict[str, tuple]:
     print(f"{'boards right':>24}  one answer       chosen of {ANSWERS}")
     for name, parts in found.items():
         error = [np.std(part, ddof=1) / len(part) ** 0.5 for part in parts]
-        cells = [
-            f"{np.mean(p):.3f} +- {e:.3f}" for p, e in zip(parts, error, strict=True)
-        ]
-        print(f"{name:>24}  {cells[0]}  {cells[1]}")
+        (one, one_error), (chosen, chosen_error) = zip(
+            map(np.mean, parts), error, strict=True
+        )
+        print(f"{name:>24}  {one:.3f} +- {one_error:.3f}", end="")
+        print(f"  {chosen:.3f} +- {chosen_error:.3f}")
     return found
 
 
