@@ -1,12 +1,13 @@
 """Sudoku by the published energy, its denoising and its descent, to compare with.
 
-    python -m experiments.train --config=configs/sudoku_published.py      # not run yet
-    python -m experiments.train --config=configs/sudoku_published.py:cpu  # nor this
+    python -m experiments.train --config=configs/sudoku_published.py
+    python -m experiments.train --config=configs/sudoku_published.py:cpu
 
 Convolutions, the noise predicted by the gradient, ten levels, up to twenty steps at
 each and no noise between them, as arXiv 2406.11179 and its released code have it, but
 for the contrastive term (`objectives`). Puzzles, and how many are seen, are those of
-configs/sudoku.py: the released run is up to 1,300,000 steps long.
+configs/sudoku.py: the released run is up to 1,300,000 steps long. On two cores the
+network is small. Neither has been run to its end yet.
 """
 
 from ml_collections import ConfigDict

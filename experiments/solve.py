@@ -104,7 +104,8 @@ def load_solver(
         answers = put_together(view, rows, parts, good, refused, len(inputs))
         if watched is None:
             return answers
-        thought = think(experiment, source, how, view.is_right)
+        size = experiment.example.y
+        thought = think(experiment, source, how, view.is_right, size)
         return answers._replace(thought=thought(model.params, x[watched], watched))
 
     return solve

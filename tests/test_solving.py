@@ -103,7 +103,7 @@ def command(monkeypatch, tmp_path):
         model = trained.Trained(experiment, config, None, step=0, seed=0)
         solver = _solver(answer_of)
         monkeypatch.setattr(solve, "solver", lambda *_: solver)
-        monkeypatch.setattr(thinking, "solver", lambda *_, trace: solver)
+        monkeypatch.setattr(thinking, "solver", lambda *_, **__: solver)
         monkeypatch.setattr(trained, "load", lambda *_: model)
         monkeypatch.setattr(trained, "changed", lambda config, _: config)
         monkeypatch.setattr(trained, "on_task", lambda *_: experiment)
@@ -219,7 +219,7 @@ def test_an_answer_is_watched_level_by_level(command, tmp_path):
 def test_watched_is_the_start_whose_answer_is_kept(monkeypatch, right, expected):
     energies = [3.0, 2.0, 1.0, 4.0]
     fake = _solver(lambda i, restart: ([restart], energies[restart] + i))
-    monkeypatch.setattr(thinking, "solver", lambda *_, trace: fake)
+    monkeypatch.setattr(thinking, "solver", lambda *_, **__: fake)
     check = right and (lambda x, y: bool(right[int(y[0])]))
     watch = thinking.think(None, None, Inference(restarts=4), check)
     thought = watch(None, np.zeros(1), 7)

@@ -26,14 +26,19 @@ class Thought(NamedTuple):
 
 
 def think(
-    experiment: Experiment, source: Source, how: Inference, is_right: Callable | None
+    experiment: Experiment,
+    source: Source,
+    how: Inference,
+    is_right: Callable | None,
+    like: Tree | None = None,
 ) -> Callable[[Params, Tree, int], Thought]:
     """(params, x, index) -> what leads to the answer that is kept of one input.
 
     Of several restarts that is the first right one by the check, else the one of least
-    energy, as for `experiments.score.restarts`.
+    energy, as for `experiments.score.restarts`. Answers have the shapes of `like`, by
+    default of the source's own.
     """
-    traced = solver(experiment, source, how, trace=True)
+    traced = solver(experiment, source, how, like=like, trace=True)
 
     def of_input(params: Params, x: Tree, index: int) -> Thought:
         rows, kept, least = jax.tree.map(lambda leaf: leaf[None], x), None, np.inf

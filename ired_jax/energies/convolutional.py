@@ -52,7 +52,7 @@ class Block(nn.Module):
         self.modulate = linear(2 * self.channels, TIME_WIDTH)
 
     def __call__(self, h: Array, level: Array) -> Array:
-        gain, bias = jnp.split(self.modulate(level), 2)
+        gain, bias = jnp.split(self.modulate(level).reshape(1, 1, -1), 2, axis=-1)
         change = self.second(nn.swish(self.first(h)))
         return h + nn.swish(change * (1 + gain) + bias)
 

@@ -1,0 +1,55 @@
+"""Graphs, paths and tables through `solve`, by energies that are not trained."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import solve
+from experiments.build import build
+from experiments.score import trained
+from tests import tiny, toys
+from tests.mutants import Mutant, one
+
+CHAIN = np.eye(3, k=1)
+WAY = {"adjacency": CHAIN.tolist(), "start": 0, "goal": 2}
+HOLES = np.float32([[0.5, np.nan, -0.2], [np.nan, 0.1, 0.4], [0.3, 0.2, np.nan]])
+
+
+@pytest.mark.parametrize(
+    "name, bad, good, says",
+    [
+        ("connectivity", CHAIN, CHAIN + CHAIN.T, "is not symmetric"),
+        ("path", WAY | {"start": 2, "goal": 0}, WAY, "has no path"),
+        ("completion", np.full_like(HOLES, np.nan), HOLES, "has nothing seen"),
+    ],
+)
+def test_one_of_the_training_s_size_is_solved_and_watched_and_a_bad_one_is_named(
+    monkeypatch, name, bad, good, says
+):
+    """Answers lie in the box of the last split, whose size is another."""
+    config = tiny.get_config(name)
+    experiment = build(config)
+    params = toys.jit(experiment.energy.init)(jax.random.key(0))
+    model = trained.Trained(experiment, config, params, step=0, seed=0)
+    monkeypatch.setattr(trained, "load", lambda *_: model)
+    inputs = [bad, good] if name == "path" else np.stack([bad, good])
+    answers = solve.load_solver("run")(inputs, 1)
+    assert list(answers.refused) == [0]
+    assert says in answers.refused[0]
+    assert np.isnan(answers.y[0]).all()
+    assert answers.y[1].shape == experiment.example.y.shape
+    last = answers.thought.answers[-1]
+    np.testing.assert_allclose(last, answers.y[1], atol=1e-3)
+
+
+MUTANTS = [
+    Mutant(
+        "solve",
+        "what is watched has the size of the last split",
+        "experiments.score.thinking",
+        one("like=like, trace", "trace"),
+        test_one_of_the_training_s_size_is_solved_and_watched_and_a_bad_one_is_named,
+        {"name": "connectivity", "bad": CHAIN, "good": CHAIN + CHAIN.T, "says": ""},
+        error=ValueError,
+    ),
+]
