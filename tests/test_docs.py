@@ -89,7 +89,9 @@ def unknown_tests(text):
 def unknown_files(text):
     """Configs, commands and benchmarks that a page names and that are not there."""
     named = set(re.findall(r"\b(?:configs|examples)/\w+\.py\b", text))
-    modules = re.findall(r"python -m ((?:experiments|benchmarks|examples)\.\w+)", text)
+    modules = re.findall(
+        r"python -m ((?:experiments|benchmarks|examples)(?:\.\w+)+)", text
+    )
     named |= {f"{module.replace('.', '/')}.py" for module in modules}
     return sorted(name for name in named if not (ROOT / name).exists())
 

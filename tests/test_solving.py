@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import cli, solve
-from experiments.score import restarts, thinking, trained
+from experiments.score import thinking, trained
 from experiments.score.restarts import until_right
 from experiments.views import base
 from ired_jax.samplers.inference import SolveInfo
@@ -72,12 +72,12 @@ def test_where_no_answer_can_be_checked_the_lowest_energy_counts():
 
 
 def test_rows_that_become_fewer_are_solved_in_blocks_of_one_size(monkeypatch):
-    monkeypatch.setattr(restarts, "BLOCK", 4)
     calls, count = [], 10
     y, _, _ = until_right(
         _solver(lambda i, restart: ([i, i < 5 * restart], 0.0), calls),
         *(None, np.zeros((count, 1)), np.arange(count), range(4)),
         lambda x, y: bool(y[1]),
+        block=4,
     )
     np.testing.assert_array_equal(y[:, 0], np.arange(count))
     assert {len(index) for _, index in calls} == {4}
@@ -96,13 +96,13 @@ def command(monkeypatch, tmp_path):
         experiment = SimpleNamespace(
             task=SimpleNamespace(splits={"val": None}),
             inference=how,
-            evaluation=SimpleNamespace(batch_size=8),
+            evaluation=SimpleNamespace(batch_size=8, block=4),
             example=example,
         )
         config = SimpleNamespace(task=SimpleNamespace(name="sudoku"))
         model = trained.Trained(experiment, config, None, step=0, seed=0)
         solver = _solver(answer_of)
-        monkeypatch.setattr(solve, "solver", lambda *_: solver)
+        monkeypatch.setattr(solve, "solver", lambda *_, **__: solver)
         monkeypatch.setattr(thinking, "solver", lambda *_, **__: solver)
         monkeypatch.setattr(trained, "load", lambda *_: model)
         monkeypatch.setattr(trained, "changed", lambda config, _: config)
