@@ -171,8 +171,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("runs", None, "run directories", flag_values=values)
     flags.DEFINE_integer("restarts", 16, "answers to each x", 1, flag_values=values)
     flags.DEFINE_list(
-        "rounds", "", "other rounds a level, each for one answer", flag_values=values
-    )
+        "rounds", "", "other rounds a level, each for one answer and compiled anew",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_integer(
         "num_examples", 256, "held-out rows of each split", 2, flag_values=values
     )
@@ -190,10 +191,11 @@ def main(argv: list[str]) -> None:
         workdir.read_config(path)  # a run that is not one is refused before the work
     output = cli.output_path(output)
     options = {"restarts": values.restarts, "num_examples": values.num_examples}
-    runs = {
-        name: score_run(path, rounds=rounds, **options) for name, path in paths.items()
-    }
-    write_json(output.with_suffix(".json"), options | {"runs": runs})
+    runs = {}
+    for name, path in paths.items():
+        runs[name] = score_run(path, rounds=rounds, **options)
+        # After each: an interrupt loses the run that is in work alone.
+        write_json(output.with_suffix(".json"), options | {"runs": runs})
     figures.save(figure(runs), output)
     for table in final_tables(runs):
         say(table)
