@@ -191,7 +191,7 @@ def make_board(
 ) -> Energy:
     """Makes the energy: x [9, 9] digits, 0 where unknown, y [9, 9, 9], t () -> ().
 
-    With the defaults 23,000 parameters. E >= 0.
+    With the defaults 22,000 parameters. E >= 0.
 
     Raises:
       ValueError: a size below 1.
