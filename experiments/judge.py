@@ -27,6 +27,7 @@ from experiments.run.logs import say, track
 from experiments.score import statistics, trained
 from experiments.score.scorer import Scorer, row_metric
 from experiments.score.tables import tables
+from experiments.score.trained import Trained
 
 BINS = 10  # of the calibration, each of as many answers
 GRADIENT = 3  # of the network, in units of its value
@@ -35,41 +36,86 @@ GRADIENT = 3  # of the network, in units of its value
 def score_run(
     directory: Path, *, restarts: int, rounds: tuple[int, ...], num_examples: int
 ) -> dict:
-    """The first seed of a run: {metric, splits: {split: `_judged` and its work}}.
+    """Every seed of a run: {metric, step, seeds, splits: {split: `_merged`}}.
 
     Raises:
       UserError: not a run, a task without a metric of 0 and 1, or other rounds of an
         energy that has none.
     """
     model = trained.load(directory)
-    metric = row_metric(model.experiment.task)
-    scorer, splits = Scorer(model.experiment), model.experiment.task.splits
-    judged = {}
-    for split in splits:
-        runs = [
-            scorer.rows(model.params, split, num_examples, restart)
-            for restart in track(range(restarts), f"{directory.name}, {split}")
-        ]
-        energy = np.stack([rows.energy for rows in runs], axis=1)
-        right = np.stack([rows.figures[metric] for rows in runs], axis=1)
-        if not np.all((right == 0) | (right == 1)):
-            raise UserError(f"--runs={directory}: {metric} is not 0 or 1 of an answer")
-        judged[split] = _judged(energy, right > 0)
-        judged[split]["work"] = [
-            {"evaluations": evaluations(model.experiment), "restarts": 1}
-            | {"right": judged[split]["best"][0]["first"]}
-        ]
+    row_metric(model.experiment.task)  # a task without one is refused before the work
+    seeds = model.experiment.seeds
+    models = [trained.load(directory, seed=seed) for seed in seeds]
+    of_seeds = _answers(models, directory, restarts, num_examples)
     for count in rounds:
         config = trained.changed(model.config, {"eval.rounds": count})
-        experiment = trained.on_task(model, config)
-        scorer = Scorer(experiment)
-        for split in track([*splits], f"{directory.name}, {count} rounds"):
-            rows = scorer.rows(model.params, split, num_examples, 0)
-            judged[split]["work"].append(
-                {"evaluations": evaluations(experiment), "restarts": 1}
-                | {"right": statistics.summary(rows.figures[metric])}
-            )
-    return {"metric": metric, "step": model.step, "splits": judged}
+        _add_work(of_seeds, models, trained.on_task(model, config), num_examples)
+    return {
+        "metric": row_metric(model.experiment.task),
+        "step": model.step,
+        "seeds": seeds,
+        "splits": _merged(of_seeds),
+    }
+
+
+def _answers(
+    models: list[Trained], directory: Path, restarts: int, num_examples: int
+) -> list[dict]:
+    """{split: `_judged` and its work} of each seed."""
+    experiment = models[0].experiment
+    scorer, metric = Scorer(experiment), row_metric(experiment.task)
+    work, of_seeds = {"evaluations": evaluations(experiment), "restarts": 1}, []
+    for model in models:
+        judged = {}
+        for split in experiment.task.splits:
+            what = f"{directory.name}, {split}, seed {model.seed}"
+            runs = [
+                scorer.rows(model.params, split, num_examples, restart)
+                for restart in track(range(restarts), what)
+            ]
+            energy = np.stack([rows.energy for rows in runs], axis=1)
+            right = np.stack([rows.figures[metric] for rows in runs], axis=1)
+            if not np.all((right == 0) | (right == 1)):
+                raise UserError(
+                    f"--runs={directory}: {metric} is not 0 or 1 of an answer"
+                )
+            judged[split] = _judged(energy, right > 0)
+            one = judged[split]["best"][0]["first"]
+            judged[split]["work"] = [work | {"right": one}]
+        of_seeds.append(judged)
+    return of_seeds
+
+
+def _add_work(
+    of_seeds: list[dict], models: list[Trained], experiment: Experiment, count: int
+) -> None:
+    """The share right of one answer with the rounds of another experiment."""
+    scorer, metric = Scorer(experiment), row_metric(experiment.task)
+    work = {"evaluations": evaluations(experiment), "restarts": 1}
+    cases = list(zip(of_seeds, models, strict=True))
+    for judged, model in track(cases, f"{work['evaluations']} rounds"):
+        for split in judged:
+            rows = scorer.rows(model.params, split, count, 0)
+            right = statistics.summary(rows.figures[metric])
+            judged[split]["work"].append(work | {"right": right})
+
+
+def _merged(of_seeds: list):
+    """Figures of several seeds as their mean, its error over seeds, and each of them.
+
+    Of a single seed the figures as they are, their errors over rows.
+    """
+    first = of_seeds[0]
+    if len(of_seeds) == 1:
+        return first
+    if isinstance(first, dict) and "mean" in first:
+        means = [np.nan if v["mean"] is None else v["mean"] for v in of_seeds]
+        return statistics.summary(np.array(means)) | {"each": means}
+    if isinstance(first, dict):
+        return {name: _merged([values[name] for values in of_seeds]) for name in first}
+    if isinstance(first, list):
+        return [_merged(list(values)) for values in zip(*of_seeds, strict=True)]
+    return float(np.mean(of_seeds))
 
 
 def evaluations(experiment: Experiment) -> int:

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.build import build
 from ired_jax import diffusion
 from ired_jax.energies import aimed, board
 from ired_jax.energies.aimed import Answering
 from ired_jax.tasks import sudoku
-from tests import boards_of, toys
+from tests import boards_of, tiny, toys
 from tests.mutants import Mutant, one
 
 
@@ -127,6 +128,21 @@ def test_inference_has_rounds_of_its_own_and_denoises_by_the_proposal():
     assert abs(deeper(params, x, y, t) - energy(params, x, y, t)) > 1e-3
 
 
+@pytest.mark.parametrize("name", ["sudoku", "connectivity", "path"])
+def test_rounds_in_a_loop_are_those_written_out(monkeypatch, name):
+    experiment = build(tiny.get_config(name, energy__rounds=3))
+    energy = experiment.energy
+    # Nothing is known: all is proposed.
+    x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), experiment.example.x)
+    y = jax.random.normal(jax.random.key(1), experiment.example.y.shape)
+    params = energy.init(jax.random.key(0))
+    written = energy.propose(params, x, y, jnp.int32(0))
+    monkeypatch.setattr(aimed, "UNROLLED", 2)
+    looped = energy.propose(params, x, y, jnp.int32(0))
+    np.testing.assert_allclose(looped, written, rtol=1e-5, atol=1e-6)
+    assert np.abs(np.diff(written, axis=0)).max() > 1e-3
+
+
 def test_the_first_state_is_noise_where_y_is_and_no_gradient_flows_through_it():
     y = jnp.float32(np.random.default_rng(1).normal(size=(9, 9, 9)))
     state = np.float64(aimed.first_state(y, 32)).reshape(-1, 32)
@@ -171,6 +187,14 @@ def test_the_energy_of_record_has_fewer_than_a_hundred_thousand_parameters():
 
 
 MUTANTS = [
+    Mutant(
+        "rounds",
+        "a loop of rounds begins anew in each",
+        "ired_jax.energies.aimed",
+        one("carry = step(network, *carry)", "carry = step(network, *first)"),
+        test_rounds_in_a_loop_are_those_written_out,
+        {"name": "sudoku"},
+    ),
     Mutant(
         "sudoku",
         "the energy knows its rows from its columns",

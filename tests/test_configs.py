@@ -32,6 +32,7 @@ CONFIGS = (
     ("none", "smoke,mlp", {}),
     ("cd_full", "smoke", {"filter.mode": "running_quantile"}),
     ("none", "smoke", {"eval.moves": 2}),
+    ("none", "smoke", {"objectives": ("unrolled",)}),
     ("cd_full", "smoke", {"filter.mode": "fixed", "filter.thresholds": (1.0,) * 10}),
 )
 # What a field needs to have another value, or to be seen.

@@ -41,6 +41,18 @@ def test_the_calibration_has_every_answer_once_in_order_of_energy():
     assert right == pytest.approx(RIGHT.sum())
 
 
+def test_figures_of_several_seeds_are_means_with_the_error_over_seeds():
+    seeds = [judge._judged(ENERGY, right) for right in (RIGHT, ~RIGHT, RIGHT)]
+    assert judge._merged(seeds[:1]) is seeds[0]
+    merged = judge._merged(seeds)
+    shares = [RIGHT.mean(), 1 - RIGHT.mean(), RIGHT.mean()]
+    one_answer = merged["best"][0]["first"]
+    assert one_answer["each"] == pytest.approx(shares)
+    assert one_answer["mean"] == pytest.approx(np.mean(shares))
+    assert one_answer["stderr"] == pytest.approx(np.std(shares, ddof=1) / 3**0.5)
+    assert [entry["restarts"] for entry in merged["best"]] == [1, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "count"),
     [

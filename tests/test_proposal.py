@@ -10,7 +10,7 @@ import pytest
 from ired_jax import boxes, diffusion
 from ired_jax.energies import aimed
 from ired_jax.energies.aimed import Answering
-from ired_jax.objectives import proposal
+from ired_jax.objectives import paths, proposal
 from ired_jax.objectives.base import Context, Parameters
 from ired_jax.types import Box, Energy, Example, streams
 from tests import toys
@@ -133,7 +133,8 @@ def test_the_own_path_walks_down_as_inference_does():
 
     energy = aimed.around(SCHEDULE, box, lambda key: (), answers, 1)
     x = jnp.float32([1.0, -1.0, 1.0])
-    path = partial(proposal.own_path, SCHEDULE, energy, box, (), jax.random.key(0))
+    denoise = partial(paths.by_proposal, energy, ())
+    path = partial(paths.own_path, SCHEDULE, denoise, box, jax.random.key(0))
     y = path(x, x, jnp.int32(0))
     jax.effects_barrier()
     assert seen == [3, 2, 1]  # the last answer is the row's own, in the loss
@@ -183,14 +184,17 @@ MUTANTS = [
     Mutant(
         "proposal",
         "the own path is handed over without noise",
-        "ired_jax.objectives.proposal",
-        one("below = noised(y0, level - 1)", "below = y0"),
+        "ired_jax.objectives.paths",
+        one(
+            "below = noised(denoise(x, y, level), level - 1)",
+            "below = denoise(x, y, level)",
+        ),
         test_rows_are_noised_truths_the_own_path_and_noise_and_known_elements_are_exact,
     ),
     Mutant(
         "proposal",
         "the own path goes down one level too far",
-        "ired_jax.objectives.proposal",
+        "ired_jax.objectives.paths",
         one("trees.where(level > t,", "trees.where(level >= t,"),
         test_rows_are_noised_truths_the_own_path_and_noise_and_known_elements_are_exact,
     ),

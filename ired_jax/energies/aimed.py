@@ -22,6 +22,9 @@ from ired_jax.fields import Field
 from ired_jax.types import Array, Box, Energy, Params, Tree
 
 Rounds = Callable[[Params, Tree, Tree, Array, int], Tree]  # -> answers, [R, ...]
+# So many rounds, those of a training, are written out: a gradient through a loop is
+# slower. More of them, those of inference, are a loop, or would compile for minutes.
+UNROLLED = 6
 
 
 class Levels(nn.Module):
@@ -124,6 +127,36 @@ def _doubt(params: Params, x: Tree, y0: Tree) -> Array:
     """sum (1 - y_0^2): 0 where every element is +-1, what a network calls certain."""
     del params, x
     return trees.total(jax.tree.map(lambda leaf: 1 - leaf**2, y0))
+
+
+def in_rounds(
+    network: nn.Module,
+    step: Callable[[nn.Module, Array, Array], tuple[Array, Array]],
+    first: tuple[Array, Array],
+    rounds: int,
+) -> Array:
+    """The answers of a recurrent network after each round: [R, ...].
+
+    Args:
+      network: a module inside one of its own methods.
+      step: (network, state, answer) -> (state, answer), one round. It calls the parts
+        of the network that it is given, not of one that it closes over.
+      first: the state and the answer before the first round.
+      rounds: R.
+    """
+
+    def one(network: nn.Module, carry: tuple[Array, Array], _: None):
+        carry = step(network, *carry)
+        return carry, carry[1]
+
+    if rounds > UNROLLED:
+        shared = {"variable_broadcast": "params", "split_rngs": {"params": False}}
+        return nn.scan(one, length=rounds, **shared)(network, first, None)[1]
+    answers = []
+    for _ in range(rounds):
+        first, answer = one(network, first, None)
+        answers.append(answer)
+    return jnp.stack(answers)
 
 
 def first_state(y: Array, channels: int) -> Array:

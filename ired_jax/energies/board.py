@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import Answering, Levels, around, first_state
+from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -81,17 +81,17 @@ class Board(nn.Module):
         # A barrier: or the look-up is repeated inside every loop over entries.
         levels = jax.lax.optimization_barrier(self.levels(t))
         stack = [weights() for weights in self.stack]
-        h = is_free[..., None] * first_state(y, self.channels)
-        answer, answers = known, []
-        for _ in range(rounds):
-            h = h + self.inputs(jnp.stack([known, y, answer, is_free], -1))
+
+        def step(network: Board, h: Array, answer: Array) -> tuple[Array, Array]:
+            h = h + network.inputs(jnp.stack([known, y, answer, is_free], -1))
             for weights, (gain, bias) in zip(stack, levels, strict=True):
                 h = layer(weights, h, gain, bias)
-            logits = self.head(normalised(h))[..., 0]
+            logits = network.head(normalised(h))[..., 0]
             digits = 2 * jax.nn.softmax(logits, axis=-1) - 1
-            answer = jnp.where(is_free > 0, digits, known)
-            answers.append(answer)
-        return jnp.stack(answers)
+            return h, jnp.where(is_free > 0, digits, known)
+
+        h = is_free[..., None] * first_state(y, self.channels)
+        return in_rounds(self, step, (h, known), rounds)
 
 
 @jax.custom_vjp

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import Answering, Levels, around, first_state
+from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -74,19 +74,20 @@ class Closure(nn.Module):
     def __call__(
         self, known: Array, y: Array, is_free: Array, t: Array, rounds: int
     ) -> Array:
-        h = is_free[..., None] * first_state(y, self.channels)
         itself = jnp.eye(len(y), dtype=y.dtype)
-        answer, answers = known, []
-        for _ in range(rounds):
-            h = h + self.inputs(jnp.stack([known, itself, y, answer, is_free], -1))
-            for layer, (gain, bias) in zip(self.stack, self.levels(t), strict=True):
+
+        def step(network: Closure, h: Array, answer: Array) -> tuple[Array, Array]:
+            h = h + network.inputs(jnp.stack([known, itself, y, answer, is_free], -1))
+            levels = network.levels(t)
+            for layer, (gain, bias) in zip(network.stack, levels, strict=True):
                 h = layer(h, gain, bias)
-            logits = self.head(self.norm(h))[..., 0]
+            logits = network.head(network.norm(h))[..., 0]
             # tanh(l / 2) with l the mean of both directions.
             reached = jnp.tanh((logits + logits.T) / 4)
-            answer = jnp.where(is_free > 0, reached, known)
-            answers.append(answer)
-        return jnp.stack(answers)
+            return h, jnp.where(is_free > 0, reached, known)
+
+        h = is_free[..., None] * first_state(y, self.channels)
+        return in_rounds(self, step, (h, known), rounds)
 
 
 def make_closure(

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
-from ired_jax.energies.aimed import Answering, Levels, around, first_state
+from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Example, Params, Tree
 
@@ -102,17 +102,17 @@ class Route(nn.Module):
         )
         is_free = (~is_first).astype(y.dtype)[:, None]
         known = (1 - is_free) * (2 * ends[None, :, 0] - 1)
-        h = is_free[..., None] * first_state(y, self.channels)
-        answer, answers = known, []
-        for _ in range(rounds):
+
+        def step(network: Route, h: Array, answer: Array) -> tuple[Array, Array]:
             seen = jnp.concatenate([marks, jnp.stack([y, answer], -1)], axis=-1)
-            h = h + self.inputs(seen)
-            for layer, (gain, bias) in zip(self.stack, self.levels(t), strict=True):
+            h, levels = h + network.inputs(seen), network.levels(t)
+            for layer, (gain, bias) in zip(network.stack, levels, strict=True):
                 h = layer(h, edges, gain, bias)
-            logits = self.head(self.norm(h))[..., 0]
-            answer = known + is_free * (2 * jax.nn.softmax(logits, axis=-1) - 1)
-            answers.append(answer)
-        return jnp.stack(answers)
+            logits = network.head(network.norm(h))[..., 0]
+            return h, known + is_free * (2 * jax.nn.softmax(logits, axis=-1) - 1)
+
+        h = is_free[..., None] * first_state(y, self.channels)
+        return in_rounds(self, step, (h, known), rounds)
 
 
 def make_route(

@@ -7,8 +7,7 @@ each round. No derivative of E in y is needed, so a step costs a fifth of one th
 trains the gradient, and where F is right so is E. Rows are what inference meets: noised
 truths, noise alone, and, against trusting y, the model's own answers, noised again.
 
-Source: this project; every round has its loss as in Palm et al., arXiv 1711.08028, and
-own answers are data as in Ross et al., arXiv 1011.0686.
+Source: this project; every round has its loss as in Palm et al., arXiv 1711.08028.
 """
 
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
 from ired_jax.negatives.base import BoxFn, box_of, q_sample, still
 from ired_jax.objectives.base import Context, Metrics, Objective
+from ired_jax.objectives.paths import by_proposal, with_own
 from ired_jax.types import Array, Energy, Example, Params, Stream, Tree
 
 SMALLEST = 1e-6  # of a probability: below it a wrong answer is wrong enough
@@ -117,13 +117,11 @@ def _rows(
     t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, last + 1)
     eps = still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
     y = q_sample(schedule, batch.y, t, eps)
-    # Rows are drawn independently: the first ones are as good as any.
-    own, noise = round(own_share * count), round(noise_share * count)
-    if own:
-        walk = partial(own_path, schedule, energy, box, context.params.energy)
-        keys = jax.random.split(context.key(Stream.START), own)
-        rows = jax.tree.map(lambda leaf: leaf[:own], (batch.x, batch.y, t))
-        y = _put_first(blocks.vmap(walk, block_rows)(keys, *rows), y)
+    denoise = partial(by_proposal, energy, context.params.energy)
+    rows, own = (batch.x, batch.y, t), round(own_share * count)
+    vmap, key = partial(blocks.vmap, block_rows=block_rows), context.key(Stream.START)
+    y = with_own(schedule, denoise, box, vmap, key, rows, y, own)
+    noise = round(noise_share * count)
     if noise:
         is_noise = jnp.arange(count) >= count - noise
         t = jnp.where(is_noise, last, t)
@@ -156,47 +154,8 @@ def _loss(
     return weight * value, dict(zip(METRICS, figures, strict=True))
 
 
-def own_path(
-    schedule: Schedule,
-    energy: Energy,
-    box: BoxFn,
-    params: Params,
-    key: Array,
-    x: Tree,
-    like: Tree,
-    t: Array,
-) -> Tree:
-    """The y that inference by the proposal alone arrives with at level t, of one row.
-
-    From noise at level T-1, with fresh noise at each hand-over. Known elements, those
-    of `like`, are a_t times their values.
-    """
-    bounds, last = box_of(box, x), schedule.num_levels - 1
-
-    def noised(y0: Tree, level: Array) -> Tree:
-        eps = trees.normal(jax.random.fold_in(key, level), like)
-        eps = boxes.still(bounds, eps)
-        a, s = schedule.a[level], schedule.s[level]
-        return jax.tree.map(lambda y0, eps: a * y0 + s * eps, y0, eps)
-
-    def step(y: Tree, level: Array):
-        answers = energy.propose(params, x, y, level)
-        y0 = jax.tree.map(lambda leaf: leaf[-1], answers)
-        below = noised(y0, level - 1)
-        return trees.where(level > t, below, y), None
-
-    known = boxes.hold(bounds, jax.tree.map(jnp.zeros_like, like))
-    start = noised(known, jnp.int32(last))
-    return jax.lax.scan(step, start, jnp.arange(1, last + 1)[::-1])[0]
-
-
 def _noise_alone(schedule: Schedule, box: BoxFn, x: Tree, y0: Tree, eps: Tree) -> Tree:
     """Where inference starts: noise, known elements at a_(T-1) times y_0."""
     bounds, a = box_of(box, x), schedule.a[-1]
     known = boxes.hold(bounds, jax.tree.map(jnp.zeros_like, y0))
     return jax.tree.map(lambda known, eps: a * known + eps, known, eps)
-
-
-def _put_first(rows: Tree, among: Tree) -> Tree:
-    """`among` with its first rows replaced."""
-    return jax.tree.map(lambda new, old: old.at[: len(new)].set(new), rows, among)
