@@ -174,7 +174,10 @@ MUTANTS = [
         "own path",
         "the noise that is asked for is the one drawn",
         "ired_jax.objectives.denoising",
-        one("eps = jax.vmap(noise_of)(y, t, batch.y)", "eps = eps"),
+        one(
+            "eps = jax.vmap(partial(diffusion.predict_noise, schedule))(y, t, batch.y)",
+            "eps = eps",
+        ),
         test_rows_of_the_own_path_hold_what_the_model_says_and_ask_for_the_truth,
     ),
     Mutant(

@@ -515,8 +515,8 @@ MUTANTS = [
     Mutant(
         "known",
         "noise on what is known",
-        "ired_jax.objectives.denoising",
-        one("eps = still(box, batch.x, eps)", "pass"),
+        "ired_jax.objectives.paths",
+        one("return t, still(box, batch.x,", "return t, still(None, batch.x,"),
         test_known_elements_have_no_noise_and_do_not_count,
     ),
     Mutant(

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ired_jax import blocks, boxes, diffusion, trees
+from ired_jax import boxes, diffusion, trees
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
 from ired_jax.negatives.base import BoxFn, box_of, q_sample, still
+from ired_jax.objectives import paths
 from ired_jax.objectives.base import Context, Metrics, Objective
-from ired_jax.objectives.paths import by_gradient, with_own
-from ired_jax.types import Array, Energy, Example, Params, Stream, Tree
+from ired_jax.types import Array, Energy, Example, Params, Tree
 
 METRICS = {
     "train/denoise_mse": ("per element", "noise prediction, raw parameters"),
@@ -56,53 +56,57 @@ def make_denoising(
         raise ValueError(
             f"denoising.own_share={own_share}: must be 0 where levels have no noise"
         )
-    weight = jnp.ones_like(schedule.s)
+    weight = None
     if max_weight:
         weight = jnp.minimum((schedule.s / schedule.a) ** 2, max_weight)
+    draw = partial(_rows, schedule, loss_energy, box, block_rows, own_share)
+    loss = partial(_loss, schedule, loss_energy, box, weight)
+    return Objective(draw, loss, roots=("grad_norm_pos", "pred_norm"), metrics=METRICS)
 
-    def prepare(
-        context: Context, memory: Tree, batch: Example
-    ) -> tuple[Tree, Tree, Metrics]:
-        shape = (jax.tree.leaves(batch.y)[0].shape[0],)
-        t = jax.random.randint(context.key(Stream.LEVEL), shape, 0, schedule.num_levels)
-        eps = trees.normal(context.key(Stream.NOISE), batch.y)
+
+def _rows(
+    schedule: Schedule,
+    energy: Energy,
+    box: BoxFn,
+    block_rows: int | None,
+    own_share: float,
+    context: Context,
+    memory: Tree,
+    batch: Example,
+) -> tuple[Tree, Tree, Metrics]:
+    """{x, y0, t, eps}, the noise that leads from the truth to where a row is."""
+    t, eps = paths.draw(schedule, box, context, batch)
+    if own_share:
+        y, params = q_sample(schedule, batch.y, t, eps), context.params.energy
+        denoise = partial(paths.by_gradient, schedule, energy, box, params)
+        own = schedule, denoise, box, block_rows, own_share
+        y = paths.with_own(*own, context, batch, t, y)
+        eps = jax.vmap(partial(diffusion.predict_noise, schedule))(y, t, batch.y)
         eps = still(box, batch.x, eps)
-        if own_share:
-            eps = of_own_path(context, batch, t, eps)
-        return {"x": batch.x, "y0": batch.y, "t": t, "eps": eps}, memory, {}
+    return {"x": batch.x, "y0": batch.y, "t": t, "eps": eps}, memory, {}
 
-    def of_own_path(context: Context, batch: Example, t: Array, eps: Tree) -> Tree:
-        params, vmap = (
-            context.params.energy,
-            partial(blocks.vmap, block_rows=block_rows),
-        )
-        denoise = partial(by_gradient, schedule, loss_energy, box, params)
-        y = q_sample(schedule, batch.y, t, eps)
-        key, count = context.key(Stream.START), round(own_share * len(t))
-        y = with_own(schedule, denoise, box, vmap, key, (batch.x, batch.y, t), y, count)
-        noise_of = partial(diffusion.predict_noise, schedule)
-        eps = jax.vmap(noise_of)(y, t, batch.y)
-        return still(box, batch.x, eps)
 
-    def loss(
-        params: Params, own: Params, rows: Tree, context: Context
-    ) -> tuple[Array, Metrics]:
-        del own, context
+def _loss(
+    schedule: Schedule,
+    energy: Energy,
+    box: BoxFn,
+    weight: Array | None,
+    params: Params,
+    own: Params,
+    rows: Tree,
+    context: Context,
+) -> tuple[Array, Metrics]:
+    """The mean over rows, each by the weight [T] of its level if there are any."""
+    del own, context
 
-        def one(x, y0, t, eps):
-            return row_figures(
-                schedule, loss_energy, box_of(box, x), params, x, y0, t, eps
-            )
+    def one(x, y0, t, eps):
+        return row_figures(schedule, energy, box_of(box, x), params, x, y0, t, eps)
 
-        figures = jax.vmap(one)(rows["x"], rows["y0"], rows["t"], rows["eps"])
-        metrics = dict(zip(METRICS, map(jnp.mean, figures), strict=True))
-        if not max_weight:
-            return metrics["train/denoise_mse"], metrics
-        return jnp.mean(weight[rows["t"]] * figures[0]), metrics
-
-    return Objective(
-        prepare, loss, roots=("grad_norm_pos", "pred_norm"), metrics=METRICS
-    )
+    figures = jax.vmap(one)(rows["x"], rows["y0"], rows["t"], rows["eps"])
+    metrics = dict(zip(METRICS, map(jnp.mean, figures), strict=True))
+    if weight is None:
+        return metrics["train/denoise_mse"], metrics
+    return jnp.mean(weight[rows["t"]] * figures[0]), metrics
 
 
 def row_figures(schedule, energy, box, params, x, y0, t, eps) -> tuple[Array, ...]:

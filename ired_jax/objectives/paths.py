@@ -12,10 +12,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ired_jax import boxes, diffusion, trees
+from ired_jax import blocks, boxes, diffusion, trees
 from ired_jax.diffusion import Schedule
-from ired_jax.negatives.base import BoxFn, box_of
-from ired_jax.types import Array, Energy, Params, Tree
+from ired_jax.negatives.base import BoxFn, box_of, still
+from ired_jax.objectives.base import Context
+from ired_jax.types import Array, Energy, Example, Params, Stream, Tree
 
 Denoise = Callable[[Tree, Tree, Array], Tree]  # (x, y, t) -> y_0, of one row
 
@@ -71,24 +72,35 @@ def own_path(
     return jax.lax.scan(step, start, jnp.arange(1, last + 1)[::-1])[0]
 
 
+def draw(
+    schedule: Schedule, box: BoxFn, context: Context, batch: Example
+) -> tuple[Array, Tree]:
+    """A level for each row, [B], and its noise, none at known elements."""
+    count = jax.tree.leaves(batch.y)[0].shape[0]
+    t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, schedule.num_levels)
+    return t, still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
+
+
 def with_own(
     schedule: Schedule,
     denoise: Denoise,
     box: BoxFn,
-    vmap: Callable,
-    key: Array,
-    rows: tuple[Tree, Tree, Array],
+    block_rows: int | None,
+    share: float,
+    context: Context,
+    batch: Example,
+    t: Array,
     y: Tree,
-    count: int,
 ) -> Tree:
-    """y of the rows (x, y_0, t), the first `count` of them on the own path instead.
+    """y of a batch at levels t, a share of its rows on the own path instead.
 
     Rows are drawn independently: the first ones are as good as any.
     """
+    count = round(share * len(t))
     if not count:
         return y
-    walk = partial(own_path, schedule, denoise, box)
-    keys = jax.random.split(key, count)
-    first = jax.tree.map(lambda leaf: leaf[:count], rows)
-    own = vmap(walk)(keys, *first)
+    keys = jax.random.split(context.key(Stream.START), count)
+    walk = blocks.vmap(partial(own_path, schedule, denoise, box), block_rows)
+    first = jax.tree.map(lambda leaf: leaf[:count], (batch.x, batch.y, t))
+    own = walk(keys, *first)
     return jax.tree.map(lambda new, old: old.at[:count].set(new), own, y)

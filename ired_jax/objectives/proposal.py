@@ -17,13 +17,13 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from ired_jax import blocks, boxes, trees
+from ired_jax import boxes, trees
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
-from ired_jax.negatives.base import BoxFn, box_of, q_sample, still
+from ired_jax.negatives.base import BoxFn, box_of, q_sample
+from ired_jax.objectives import paths
 from ired_jax.objectives.base import Context, Metrics, Objective
-from ired_jax.objectives.paths import by_proposal, with_own
-from ired_jax.types import Array, Energy, Example, Params, Stream, Tree
+from ired_jax.types import Array, Energy, Example, Params, Tree
 
 SMALLEST = 1e-6  # of a probability: below it a wrong answer is wrong enough
 METRICS = {
@@ -113,14 +113,15 @@ def _rows(
     batch: Example,
 ) -> tuple[Tree, Tree, Metrics]:
     """{x, y0, y, t}: the first rows on the own path, the last ones of noise alone."""
-    count, last = jax.tree.leaves(batch.y)[0].shape[0], schedule.num_levels - 1
-    t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, last + 1)
-    eps = still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
-    y = q_sample(schedule, batch.y, t, eps)
-    denoise = partial(by_proposal, energy, context.params.energy)
-    rows, own = (batch.x, batch.y, t), round(own_share * count)
-    vmap, key = partial(blocks.vmap, block_rows=block_rows), context.key(Stream.START)
-    y = with_own(schedule, denoise, box, vmap, key, rows, y, own)
+    t, eps = paths.draw(schedule, box, context, batch)
+    y, last, count = (
+        q_sample(schedule, batch.y, t, eps),
+        schedule.num_levels - 1,
+        len(t),
+    )
+    denoise = partial(paths.by_proposal, energy, context.params.energy)
+    own = schedule, denoise, box, block_rows, own_share
+    y = paths.with_own(*own, context, batch, t, y)
     noise = round(noise_share * count)
     if noise:
         is_noise = jnp.arange(count) >= count - noise

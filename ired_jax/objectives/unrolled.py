@@ -17,13 +17,13 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from ired_jax import blocks, boxes, trees
+from ired_jax import boxes, trees
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
-from ired_jax.negatives.base import BoxFn, box_of, q_sample, still
+from ired_jax.negatives.base import BoxFn, box_of, q_sample
+from ired_jax.objectives import paths
 from ired_jax.objectives.base import Context, Metrics, Objective
-from ired_jax.objectives.paths import by_gradient, with_own
-from ired_jax.types import Array, Energy, Example, Params, Stream, Tree
+from ired_jax.types import Array, Energy, Example, Params, Tree
 
 METRICS = {
     "unrolled/first": ("per element", "squared error of y_1, weighted"),
@@ -49,45 +49,61 @@ def make_unrolled(
     ] = 0.5,
 ) -> Objective:
     """Makes the objective."""
+    draw = partial(_rows, schedule, loss_energy, box, block_rows, own_share)
     weight = jnp.minimum(schedule.a**-2, max_weight)
-
-    def prepare(
-        context: Context, memory: Tree, batch: Example
-    ) -> tuple[Tree, Tree, Metrics]:
-        count = jax.tree.leaves(batch.y)[0].shape[0]
-        t = jax.random.randint(
-            context.key(Stream.LEVEL), (count,), 0, schedule.num_levels
-        )
-        eps = still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
-        y = q_sample(schedule, batch.y, t, eps)
-        denoise = partial(
-            by_gradient, schedule, loss_energy, box, context.params.energy
-        )
-        vmap, rows = partial(blocks.vmap, block_rows=block_rows), (batch.x, batch.y, t)
-        key, own = context.key(Stream.START), round(own_share * count)
-        y = with_own(schedule, denoise, box, vmap, key, rows, y, own)
-        return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
+    one = partial(_descent, schedule, loss_energy, box, weight, steps, step_size)
 
     def loss(
         params: Params, own: Params, rows: Tree, context: Context
     ) -> tuple[Array, Metrics]:
         del own, context
-
-        def one(x: Tree, y0: Tree, y: Tree, t: Array) -> Array:
-            bounds, h = box_of(box, x), step_size * schedule.temperature[t]
-            truth = jax.tree.map(lambda y0: schedule.a[t] * y0, y0)
-            errors = []
-            for _ in range(steps):
-                grad = jax.grad(loss_energy, argnums=2)(params, x, y, t)
-                grad = boxes.still(bounds, grad)
-                y = jax.tree.map(lambda y, grad: y - h * grad, y, grad)
-                gap = trees.squares(trees.subtract(y, truth))
-                errors.append(weight[t] * boxes.mean_free(bounds, gap))
-            return jnp.stack(errors)
-
         parts = [rows[name] for name in ("x", "y0", "y", "t")]
-        errors = jnp.mean(jax.vmap(one)(*parts), axis=0)
+        errors = jnp.mean(jax.vmap(partial(one, params))(*parts), axis=0)
         metrics = dict(zip(METRICS, (errors[0], errors[-1]), strict=True))
         return jnp.mean(errors), metrics
 
-    return Objective(prepare, loss, metrics=METRICS)
+    return Objective(draw, loss, metrics=METRICS)
+
+
+def _rows(
+    schedule: Schedule,
+    energy: Energy,
+    box: BoxFn,
+    block_rows: int | None,
+    own_share: float,
+    context: Context,
+    memory: Tree,
+    batch: Example,
+) -> tuple[Tree, Tree, Metrics]:
+    """{x, y0, y, t}: where the descent of each row begins."""
+    t, eps = paths.draw(schedule, box, context, batch)
+    y, params = q_sample(schedule, batch.y, t, eps), context.params.energy
+    denoise = partial(paths.by_gradient, schedule, energy, box, params)
+    own = schedule, denoise, box, block_rows, own_share
+    y = paths.with_own(*own, context, batch, t, y)
+    return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
+
+
+def _descent(
+    schedule: Schedule,
+    energy: Energy,
+    box: BoxFn,
+    weight: Array,
+    steps: int,
+    step_size: float,
+    params: Params,
+    x: Tree,
+    y0: Tree,
+    y: Tree,
+    t: Array,
+) -> Array:
+    """w_t |y_k - a_t y_0|^2 of one row after each step: [K]."""
+    bounds, h = box_of(box, x), step_size * schedule.temperature[t]
+    truth = jax.tree.map(lambda y0: schedule.a[t] * y0, y0)
+    errors = []
+    for _ in range(steps):
+        grad = boxes.still(bounds, jax.grad(energy, argnums=2)(params, x, y, t))
+        y = jax.tree.map(lambda y, grad: y - h * grad, y, grad)
+        gap = trees.squares(trees.subtract(y, truth))
+        errors.append(weight[t] * boxes.mean_free(bounds, gap))
+    return jnp.stack(errors)
