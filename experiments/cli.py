@@ -132,7 +132,13 @@ def config_of(values: flags.FlagValues) -> ConfigDict | None:
             raise UserError("--config.group.field: needs a --config to be a field of")
         return None
     given = configuration.load(values.config)
-    return configuration.overridden(given, _overrides(values[OVERRIDE].value))
+    return configuration.overridden(given, override_texts(values))
+
+
+def override_texts(values: flags.FlagValues) -> dict[str, str]:
+    """{group.field: text} of the overrides on the command line."""
+    texts = (text.partition("=") for text in values[OVERRIDE].value)
+    return {name: text for name, _, text in texts}
 
 
 def config_name(argv: Sequence[str]) -> str:
@@ -142,8 +148,7 @@ def config_name(argv: Sequence[str]) -> str:
     those that may change when a run is resumed.
     """
     values = parse([argv[0], *filter(_is_of_config, _joined(argv))], define_config)
-    overrides = _overrides(values[OVERRIDE].value)
-    return configuration.name_of(values.config, overrides)
+    return configuration.name_of(values.config, override_texts(values))
 
 
 def overrides(argv: Sequence[str]) -> list[str]:
@@ -170,10 +175,6 @@ def _as_override(argument: str) -> str:
     if not match[2]:
         raise UserError(f"{argument}: must be written --config.{match[1]}=value")
     return f"--{OVERRIDE}={match[1]}={match[3]}"
-
-
-def _overrides(texts: Sequence[str]) -> dict[str, str]:
-    return {name: text for name, _, text in (t.partition("=") for t in texts)}
 
 
 def _help(values: flags.FlagValues, argv: Sequence[str]) -> str:

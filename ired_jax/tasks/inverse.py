@@ -1,8 +1,8 @@
 """Matrix inversion: x = vec(A), y = vec(A^-1), A = 2 M M^T + c I, M ~ U(-1, 1).
 
-c = .5 in distribution, .1 for the harder set; `shift` is that of training. A >= c I, so no entry of an inverse
-exceeds 1 / c: that is the task's box. Source: arXiv 2406.11179, section 5.1, and its
-released code.
+c = .5 in distribution, .1 for the harder set; `shift` is that of training. A >= c I, so
+no entry of an inverse exceeds 1 / c: that is the task's box. Source: arXiv 2406.11179,
+section 5.1, and its released code.
 """
 
 from functools import partial
