@@ -4,7 +4,7 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -60,14 +60,19 @@ def enable_compilation_cache(home: str | None = None) -> None:
 
 
 def parse(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None]
+    argv: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    fields_of: Callable[[str], Mapping] = configuration.load,
 ) -> flags.FlagValues:
-    """Parses flags; a stray or unknown argument is a UserError, not silence."""
+    """Parses flags; a stray or unknown argument is a UserError, not silence.
+
+    `fields_of` what --config names, its --help tells.
+    """
     values = flags.FlagValues()
     define(values)
     argv = [_as_override(argument) for argument in argv]
     if {"--help", "-h"} & set(argv):
-        print(_help(values, argv))
+        print(_help(values, argv, fields_of))
         raise SystemExit(0)
     try:
         rest = values(argv)
@@ -177,13 +182,17 @@ def _as_override(argument: str) -> str:
     return f"--{OVERRIDE}={match[1]}={match[3]}"
 
 
-def _help(values: flags.FlagValues, argv: Sequence[str]) -> str:
+def _help(
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    fields_of: Callable[[str], Mapping],
+) -> str:
     """The flags, and the fields of the config, if the command has one."""
     text = values.get_help()
     if "config" not in values:
         return text
     paths = [a.partition("=")[2] for a in _joined(argv) if re.match(r"--?config=", a)]
-    given = configuration.load(paths[-1]) if paths else {}
+    given = fields_of(paths[-1]) if paths else {}
     return f"{text}\n\n{configuration.help_text(given)}"
 
 

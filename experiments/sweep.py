@@ -50,7 +50,7 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # the devices are for the points
-    values = cli.parse(argv, define)
+    values = cli.parse(argv, define, points.fields_of)
     name = Path(values.config).stem
     folder = Path(values.workdir or f"runs/{name}")
     if values.status:

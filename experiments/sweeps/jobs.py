@@ -1,6 +1,7 @@
 """Points as jobs: here, several at a time, or as an array of a cluster's scheduler."""
 
 import concurrent.futures
+import contextlib
 import fcntl
 import os
 import shutil
@@ -54,14 +55,14 @@ class Job:
                 copy_whole(self.directory, self._workdir)
             if self._is_stopped:
                 return -1
-            self._child = subprocess.Popen(
+            with subprocess.Popen(
                 [*command, f"--workdir={self._workdir}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **environment},
-            )
-            code = self._child.wait()
+            ) as self._child:
+                code = self._child.wait()
             self._bring_back()
             log.write(f"exit code {code}\n".encode())
         return code
@@ -82,7 +83,8 @@ class Job:
 
         self.stop()
         if self._child is not None and self._child.returncode is None:
-            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+            with contextlib.suppress(ChildProcessError):  # `wait` was about to return
+                os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
             self._bring_back()
         return submitit.helpers.DelayedSubmission(Job(*self._made_of))
 

@@ -10,6 +10,7 @@ from configs.sweeps.base import Sweep
 from experiments import configuration, fields
 from experiments.build import build
 from experiments.errors import UserError
+from experiments.schema import Values
 
 TRAIN = (sys.executable, "-m", "experiments.train")
 
@@ -36,6 +37,11 @@ def load(path: str) -> Sweep:
             f"--config={path}: get_sweep must return a Sweep, with points and seeds"
         )
     return sweep
+
+
+def fields_of(path: str) -> Values:
+    """The fields that the base of a sweep sets: {group.field: value}."""
+    return configuration.load(load(path).base)
 
 
 def plan(
