@@ -79,13 +79,15 @@ def main(argv: list[str]) -> None:
 def _estimate(values: flags.FlagValues, planned: list, hours: float | None) -> None:
     """Tells what the points take, and refuses what does not fit."""
     is_shared = values.executor != "slurm"
+    # submitit's local executor starts all at once.
+    parallel = len(planned) if values.executor == "local" else values.parallel
     found, have = estimate.in_child({p.name: p.values for p in planned})
-    say(estimate.told(found, values.parallel, is_shared=is_shared))
+    say(estimate.told(found, parallel, is_shared=is_shared))
     estimate.refuse_if_too_much(
         found,
         have_bytes=have,
         hours=hours,
-        parallel=values.parallel,
+        parallel=parallel,
         is_shared=is_shared,
     )
 

@@ -315,6 +315,34 @@ def test_submitit_runs_a_point(monkeypatch, tmp_path):
     assert fake.states() == {"num_steps=1": "done"}
 
 
+def test_without_a_cluster_it_is_said(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match='executor=slurm: Could not detect "srun"'):
+        Fake(monkeypatch, tmp_path).run("--executor=slurm")
+
+
+def test_a_dry_run_tells_the_commands_and_makes_nothing(monkeypatch, tmp_path, capsys):
+    fake = Fake(monkeypatch, tmp_path)
+    fake.run("--dry_run", "--config.loss.weight=0.07")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all("--config.loss.weight=0.07" in line for line in lines)
+    assert lines[1].endswith(f"--workdir={fake.folder}/num_steps=3")
+    assert not fake.folder.exists()
+
+
+def test_help_tells_the_fields_of_the_base(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        Fake(monkeypatch, tmp_path).run("--help")
+    assert "--config.sampler.num_steps=10" in capsys.readouterr().out
+
+
+def test_points_side_by_side_share_a_gpu_s_memory(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert jobs.shared_device(1) == {}
+    (share,) = jobs.shared_device(3).values()
+    assert 3 * float(share) == pytest.approx(0.9)
+
+
 def test_the_table_of_a_sweep_fits_a_terminal():
     row = status.Row("a" * 60, "running", 99_990, 100_000, PRIMARY, 1.23e-12, 9e6)
     screen = io.StringIO()
@@ -393,10 +421,11 @@ def test_programs_that_differ_in_real_constants_are_measured_once(monkeypatch):
 
 def test_a_step_is_compiled_and_timed():
     config = tiny.get_config("none", train__steps_per_dispatch=1, train__num_seeds=3)
-    (found,) = estimate.costs({"a": fields.flatten(config)}).values()
+    of_points, have = estimate.in_child({"a": fields.flatten(config)})
+    found = of_points["a"]
     state = jax.eval_shape(build(config).init_state)
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    assert held < found.nbytes < held + 2**25
+    assert held < found.nbytes < held + 2**25 < have
     assert 0 < found.seconds < 60 * config.train.num_steps
 
 

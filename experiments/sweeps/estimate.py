@@ -95,12 +95,14 @@ def refuse_if_too_much(
 
 
 def told(found: Mapping[str, Cost], parallel: int, *, is_shared: bool) -> str:
-    """The estimate in one line."""
+    """The estimate in two lines."""
     hours = total_hours(found, parallel, is_shared=is_shared)
+    longest = max(found, key=lambda name: found[name].seconds)
     most = max(cost.nbytes for cost in found.values())
     return (
         f"estimate: {len(found)} points, {duration(3600 * hours)} of steps, evaluations"
-        f" aside, at most {most / 2**30:.2g} GiB a point"
+        f" aside\nthe longest {longest}, {duration(found[longest].seconds)};"
+        f" the largest step needs {most / 2**30:.2g} GiB"
     )
 
 

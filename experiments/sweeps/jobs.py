@@ -64,7 +64,8 @@ class Job:
             ) as self._child:
                 code = self._child.wait()
             self._bring_back()
-            log.write(f"exit code {code}\n".encode())
+            end = "stopped" if self._is_stopped else f"exit code {code}"
+            log.write(f"{end}\n".encode())
         return code
 
     def stop(self) -> None:

@@ -124,7 +124,7 @@ def _ended(log: str) -> tuple[str, str]:
     """(state, why) of a point whose process is gone."""
     lines = [line for line in log.splitlines() if line.strip()]
     if not lines or not lines[-1].startswith("exit code"):
-        return "stopped", ""  # with its parent
+        return "stopped", ""  # by its sweep, or with it
     said = [line for line in lines[-20:-1] if line.startswith("error: ")]
     why = said[-1] if said else lines[-1]
     return ("stopped", "") if "error: interrupted" in why else ("failed", why)
