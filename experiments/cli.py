@@ -4,7 +4,7 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -60,14 +60,19 @@ def enable_compilation_cache(home: str | None = None) -> None:
 
 
 def parse(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None]
+    argv: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    fields_of: Callable[[str], Mapping] = configuration.load,
 ) -> flags.FlagValues:
-    """Parses flags; a stray or unknown argument is a UserError, not silence."""
+    """Parses flags; a stray or unknown argument is a UserError, not silence.
+
+    `fields_of` what --config names, its --help tells.
+    """
     values = flags.FlagValues()
     define(values)
     argv = [_as_override(argument) for argument in argv]
     if {"--help", "-h"} & set(argv):
-        print(_help(values, argv))
+        print(_help(values, argv, fields_of))
         raise SystemExit(0)
     try:
         rest = values(argv)
@@ -132,7 +137,13 @@ def config_of(values: flags.FlagValues) -> ConfigDict | None:
             raise UserError("--config.group.field: needs a --config to be a field of")
         return None
     given = configuration.load(values.config)
-    return configuration.overridden(given, _overrides(values[OVERRIDE].value))
+    return configuration.overridden(given, override_texts(values))
+
+
+def override_texts(values: flags.FlagValues) -> dict[str, str]:
+    """{group.field: text} of the overrides on the command line."""
+    texts = (text.partition("=") for text in values[OVERRIDE].value)
+    return {name: text for name, _, text in texts}
 
 
 def config_name(argv: Sequence[str]) -> str:
@@ -142,8 +153,7 @@ def config_name(argv: Sequence[str]) -> str:
     those that may change when a run is resumed.
     """
     values = parse([argv[0], *filter(_is_of_config, _joined(argv))], define_config)
-    overrides = _overrides(values[OVERRIDE].value)
-    return configuration.name_of(values.config, overrides)
+    return configuration.name_of(values.config, override_texts(values))
 
 
 def overrides(argv: Sequence[str]) -> list[str]:
@@ -172,17 +182,17 @@ def _as_override(argument: str) -> str:
     return f"--{OVERRIDE}={match[1]}={match[3]}"
 
 
-def _overrides(texts: Sequence[str]) -> dict[str, str]:
-    return {name: text for name, _, text in (t.partition("=") for t in texts)}
-
-
-def _help(values: flags.FlagValues, argv: Sequence[str]) -> str:
+def _help(
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    fields_of: Callable[[str], Mapping],
+) -> str:
     """The flags, and the fields of the config, if the command has one."""
     text = values.get_help()
     if "config" not in values:
         return text
     paths = [a.partition("=")[2] for a in _joined(argv) if re.match(r"--?config=", a)]
-    given = configuration.load(paths[-1]) if paths else {}
+    given = fields_of(paths[-1]) if paths else {}
     return f"{text}\n\n{configuration.help_text(given)}"
 
 

@@ -27,6 +27,15 @@ def load(path_and_presets: str) -> dict[str, Any]:
       UserError: no such config or preset, or a config that does not load.
     """
     path, _, presets = path_and_presets.partition(":")
+    return fields.flatten(made_by(path, "get_config", presets))
+
+
+def made_by(path: str, maker: str, *arguments: str) -> Any:
+    """What the function `maker` of a config file returns.
+
+    Raises:
+      UserError: no such file or function, or one that does not load.
+    """
     file = Path(path)
     if file.suffix != ".py" or not file.is_file():
         raise UserError(
@@ -37,13 +46,14 @@ def load(path_and_presets: str) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
+        if not hasattr(module, maker):
             raise UserError(
-                f"--config={path}: has no get_config, must be another of configs/*.py"
+                f"--config={path}: has no {maker}, must be another of configs/*.py"
             )
-        return fields.flatten(module.get_config(presets))
+        return getattr(module, maker)(*arguments)
     except (ValueError, ImportError, SyntaxError, NameError, TypeError) as error:
-        raise UserError(f"--config={path_and_presets}: {error}") from error
+        written = ":".join(filter(None, (path, *arguments)))
+        raise UserError(f"--config={written}: {error}") from error
 
 
 def overridden(given: Values, texts: Mapping[str, str]) -> ConfigDict:

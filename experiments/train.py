@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from experiments.run import code
 from experiments.run.loop import train_and_evaluate
 
 
@@ -16,10 +17,15 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "workdir", None, "default: runs/<config>-seed<seed>", flag_values=values
     )
+    flags.DEFINE_string(
+        "commit", None, "train with the code of this commit alone", flag_values=values
+    )
 
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
+    if values.commit:
+        code.require(values.commit)
     config = cli.config_of(values)
     default = f"runs/{cli.config_name(argv)}-seed{config.seed}"
     train_and_evaluate(config, Path(values.workdir or default))

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.build import build
 from ired_jax import losses
 from ired_jax.losses import PairLoss
 from ired_jax.objectives.contrast import contrastive_loss
 from ired_jax.types import Box, Energy
-from tests import references, toys
+from tests import references, tiny, toys
 from tests.mutants import Mutant, one
 
 _, _, A, S = references.schedule("cosine", toys.T)
@@ -268,6 +269,30 @@ def test_the_energy_metrics_are_means_of_the_pairs_in_nats():
         assert float(metrics[name]) == pytest.approx(value, rel=1e-4), name
 
 
+@pytest.mark.parametrize("in_nats", [True, False])
+def test_a_divided_gradient_is_a_temperature_divided_by_the_batch(in_nats):
+    """softplus(B dE): F = E / B is what denoises, and what a person reads."""
+    factor, pairs = 16, make_pairs()
+    pair_loss = losses.make_logistic(tau=8.0, per_element=False)
+    spec = toys.contrast(pair_loss=pair_loss, in_nats=in_nats, factor=factor)
+    loss, _, metrics = contrastive(spec, pairs)
+    u_pos, u_neg = (
+        THETA[pairs["t"]] * nats_per_theta(pairs, y) for y in ("y_pos", "y")
+    )
+    gap = (u_pos - u_neg) * (1 if in_nats else S[pairs["t"]])
+    expected = WEIGHT * SHARE * np.mean(np.logaddexp(0, factor * gap / 8))
+    assert loss == pytest.approx(expected, rel=1e-4)
+    assert float(metrics["margin"]) == pytest.approx(-np.mean(u_pos - u_neg), rel=1e-4)
+    saturated = 1 / (1 + np.exp(-factor * (u_pos - u_neg) / 8)) < 0.01
+    assert float(metrics["frac_sat"]) == pytest.approx(np.mean(saturated))
+
+
+def test_the_divided_form_takes_the_batch_of_the_run():
+    config = tiny.get_config("logistic", loss__divided=True)
+    assert build(config).contrast.factor == config.train.batch_size
+    assert build(tiny.get_config("logistic")).contrast.factor == 1
+
+
 PAIR_OF_ENERGIES = "return energy_fn(y_pos), energy_fn(y)"
 REATTACHED = f"""pull = jax.grad(energy_fn)(y)
         y = y - pull + jax.lax.stop_gradient(pull)
@@ -374,6 +399,21 @@ MUTANTS = [
         ),
         test_a_person_reads_nats_whatever_the_loss_is_in,
         {"in_nats": False},
+    ),
+    Mutant(
+        "006",
+        "a divided gradient multiplies the temperature",
+        CONTRAST,
+        one("spec.units.scale(t) / spec.factor", "spec.units.scale(t) * spec.factor"),
+        test_a_divided_gradient_is_a_temperature_divided_by_the_batch,
+        {"in_nats": True},
+    ),
+    Mutant(
+        "006",
+        "the divided form asked for and not taken",
+        CONTRAST,
+        one("batch_size if weight.divided else 1", "1"),
+        test_the_divided_form_takes_the_batch_of_the_run,
     ),
     Mutant(
         "known",

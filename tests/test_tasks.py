@@ -197,6 +197,16 @@ def test_inverse_matrices_are_twice_a_gram_matrix_plus_a_shift(name, shift):
         assert abs(np.mean(squares) - variance) < 5 * error
 
 
+def test_a_shift_is_that_of_the_training_matrices_alone():
+    usual, shifted = inverse.make_inverse(n=3), inverse.make_inverse(n=3, shift=0.1)
+    same = _matrices(shifted.splits["ood"], 3)
+    for array, expected in zip(_matrices(shifted.train, 3), same, strict=True):
+        np.testing.assert_array_equal(array, expected)
+    for name in SPLITS:
+        a, _ = _matrices(shifted.splits[name], 3)
+        np.testing.assert_array_equal(a, _matrices(usual.splits[name], 3)[0])
+
+
 def test_the_entries_of_m_reach_the_whole_interval():
     # At n = 1, A = 2 m^2 + c: its square root's law is that of |m|, uniform on [0, 1].
     a, _ = _matrices(inverse.make_inverse(n=1).train, 1, 4000)
@@ -278,9 +288,16 @@ MUTANTS = [
         "tasks",
         "the harder set's box on the training set",
         "ired_jax.tasks.inverse",
-        one("train = source(SHIFT)", "train = source(5 * SHIFT)"),
+        one("source(c) for c", "source(5 * c) for c"),
         test_inverse_matrices_are_twice_a_gram_matrix_plus_a_shift,
         {"name": "val", "shift": 0.5},
+    ),
+    Mutant(
+        "tasks",
+        "the held-out set follows the shift of the training set",
+        "ired_jax.tasks.inverse",
+        one("sources[SHIFT],", "sources[shift],"),
+        test_a_shift_is_that_of_the_training_matrices_alone,
     ),
     Mutant(
         "tasks",

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 
 class Interrupt:
-    """Turns SIGTERM and SIGINT into a flag, looked at between dispatches.
+    """Turns SIGTERM, SIGINT and SIGUSR2 into a flag, looked at between dispatches.
 
-    A second Ctrl-C does not wait: KeyboardInterrupt.
+    SIGUSR2 is what a cluster's scheduler sends before a job's time is over. A second
+    Ctrl-C does not wait: KeyboardInterrupt.
     """
 
     def __init__(self):
@@ -15,7 +16,7 @@ class Interrupt:
         self._previous: dict[int, Callable] = {}
 
     def __enter__(self) -> "Interrupt":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
             self._previous[number] = signal.signal(number, self._set)
         return self
 

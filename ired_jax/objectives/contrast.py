@@ -50,6 +50,7 @@ class Contrast(NamedTuple):
       levels: first and last level of the phase, inclusive.
       num_rows: N.
       units: of chain, loss and penalty.
+      factor: of the energies in loss and penalty; B for a divided gradient.
       masked: rows are drawn at all levels and the pair loss is masked outside `levels`,
         as in the documents; else they are drawn in `levels` and the weight is less.
       residual: of the task, for the filter.
@@ -75,6 +76,7 @@ class Contrast(NamedTuple):
     replay: Replay | None = None
     residual_filter: ResidualFilter | None = None
     penalty_weight: Callable[[Array], Array | float] = lambda step: 0.0
+    factor: int = 1
     block_rows: int | None = None
 
 
@@ -126,6 +128,13 @@ class Weight(NamedTuple):
             other=0.001,
         ),
     ] = 0.0
+    divided: Annotated[
+        bool,
+        Field(
+            "B E for E in pair loss and penalty, a temperature of 1 / B: what a"
+            " gradient divided by the batch trains (006)"
+        ),
+    ] = False
 
     def at(self, step: Array, first_step: int) -> Array:
         """The weight after `step` finished steps, () -> ()."""
@@ -223,6 +232,7 @@ def make_contrast(
         replay=replay,
         residual_filter=residual_filter,
         penalty_weight=penalty_weight,
+        factor=batch_size if weight.divided else 1,
         block_rows=block_rows,
     )
     return objective_of(spec)
@@ -261,7 +271,8 @@ def contrastive_loss(
         energy_fn = bind(spec.loss_energy, params, x, t)
         return energy_fn(y_pos), energy_fn(y)
 
-    scale = spec.units.scale(t)
+    # Of a gradient divided by the batch it is F = E / B that denoises: its E is B F.
+    scale = spec.units.scale(t) / spec.factor
     u_pos, u_neg = jax.vmap(both)(pairs["x"], t, pairs["y_pos"], pairs["y"])
     u_pos, u_neg = u_pos / scale, u_neg / scale
     chex.assert_shape([u_pos, u_neg, pairs["keep"]], t.shape)
@@ -280,7 +291,8 @@ def contrastive_loss(
     # Whatever the loss is in, a person reads nats: one name, one unit.
     to_nats = scale / diffusion.temperature(spec.schedule, t)
     u_pos, u_neg = u_pos * to_nats, u_neg * to_nats
-    saturated = losses.saturation(u_pos, u_neg, tau=spec.pair_loss.tau(size))
+    tau = spec.pair_loss.tau(size) / spec.factor
+    saturated = losses.saturation(u_pos, u_neg, tau=tau)
     metrics = {
         "energy_pos": jnp.mean(u_pos),
         "energy_neg": jnp.mean(u_neg),

@@ -1,8 +1,8 @@
 """Matrix inversion: x = vec(A), y = vec(A^-1), A = 2 M M^T + c I, M ~ U(-1, 1).
 
-c = .5 in distribution, .1 for the harder set. A >= c I, so no entry of an inverse
-exceeds 1 / c: that is the task's box. Source: arXiv 2406.11179, section 5.1, and its
-released code.
+c = .5 in distribution, .1 for the harder set; `shift` is that of training. A >= c I, so
+no entry of an inverse exceeds 1 / c: that is the task's box. Source: arXiv 2406.11179,
+section 5.1, and its released code.
 """
 
 from functools import partial
@@ -25,9 +25,14 @@ NEWTON_STEPS = (15, 20)
 def make_inverse(
     *,
     n: Annotated[int, Field("matrices are n x n", at_least=1)] = 20,
+    shift: Annotated[
+        float, Field("c of the matrices to train on; 0.1: the harder set's", above=0)
+    ] = SHIFT,
     inference: Annotated[Inference, Part(Inference, "eval")] = Inference(),
 ) -> Task:
     """Makes the task for n x n matrices: x [n^2], y [n^2], float32.
+
+    Whatever it trains on, the sets are those of c = .5 and of c = .1.
 
     Raises:
       ValueError: n < 1.
@@ -42,10 +47,10 @@ def make_inverse(
 
         return Source(draw_one, box=lambda x: Box(-1 / shift, 1 / shift))
 
-    train = source(SHIFT)
+    sources = {c: source(c) for c in (shift, SHIFT, SHIFT_HARDER)}  # each once
     return Task(
-        train=train,
-        splits={"val": train, "ood": source(SHIFT_HARDER)},
+        train=sources[shift],
+        splits={"val": sources[SHIFT], "ood": sources[SHIFT_HARDER]},
         metrics={"task_mse": Metric(mean_squared_error, "low", "per element")},
         primary="val/task_mse",
         inference=inference,

@@ -1,0 +1,18 @@
+"""Do negatives help where training itself is on the harder matrices (c = 0.1)?
+
+    python -m experiments.sweep --config=configs/sweeps/harder.py
+
+`val` and `ood` stay the sets of c = 0.5 and c = 0.1, whatever is trained on.
+
+What differs from the documents: n = 10, five paired seeds, both training sets.
+"""
+
+from configs.sweeps.base import NETWORKS, Sweep, grid, listed
+
+NAMES = ("none", "adversarial", "cd_full", "on_trajectory")
+CONFIGS = {name: {"base": f"configs/{name}.py:cpu"} for name in NAMES}
+
+
+def get_sweep() -> Sweep:
+    points = grid(CONFIGS, NETWORKS, listed("task.shift", 0.5, 0.1))
+    return Sweep("configs/none.py:cpu", points)

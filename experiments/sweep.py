@@ -1,0 +1,163 @@
+"""Trains the points of a sweep, or resumes it.
+
+    python -m experiments.sweep --config=configs/sweeps/steps.py
+    python -m experiments.sweep --config=configs/sweeps/steps.py --status
+
+Each point is a run of its own, runs/<sweep>/<point>, as `experiments.train` makes and
+resumes it. Overrides `--config.group.field=value` are for all points.
+"""
+
+import ast
+import shlex
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from experiments import cli
+from experiments.errors import UserError
+from experiments.run import code
+from experiments.run.logs import say
+from experiments.sweeps import estimate, jobs, points, status
+
+EXECUTORS = ("here", "slurm", "local")
+
+
+def define(values: flags.FlagValues) -> None:
+    cli.define_config(values)
+    for kind, name, default, meaning in (
+        (flags.DEFINE_string, "workdir", None, "default: runs/<sweep>"),
+        (flags.DEFINE_bool, "status", False, "only tell how it stands"),
+        (flags.DEFINE_bool, "dry_run", False, "only tell what would run"),
+        (flags.DEFINE_bool, "estimate", True, "of memory and time, before the start"),
+        (flags.DEFINE_bool, "allow_changes", False, "run code that is not committed"),
+        (flags.DEFINE_float, "hours", None, "that all may take; default: the sweep's"),
+        (
+            flags.DEFINE_string,
+            "scratch",
+            None,
+            "node's folder to train in, copied back",
+        ),
+        (flags.DEFINE_list, "exclude", [], "nodes to avoid (slurm)"),
+        (flags.DEFINE_list, "options", [], "of submitit: timeout_min=600,.. (slurm)"),
+    ):
+        kind(name, default, meaning, flag_values=values)
+    flags.DEFINE_integer("parallel", 1, "points at a time", 1, flag_values=values)
+    flags.DEFINE_enum(
+        "executor", "here", EXECUTORS, "where; local: submitit here", flag_values=values
+    )
+
+
+def main(argv: list[str]) -> None:
+    jax.config.update("jax_platforms", "cpu")  # the devices are for the points
+    values = cli.parse(argv, define, points.fields_of)
+    name = Path(values.config).stem
+    folder = Path(values.workdir or f"runs/{name}")
+    if values.status:
+        _show(folder, name)
+        return
+    sweep = points.load(values.config)
+    commit = None if values.allow_changes or values.dry_run else code.pinned()
+    pin = [f"--commit={commit}"] if commit else []
+    planned = points.plan(sweep, folder, cli.override_texts(values), pin)
+    if values.dry_run:
+        for point in planned:
+            print(shlex.join([*point.command, f"--workdir={point.directory}"]))
+    else:
+        status.claim(folder, planned, commit)
+        rows = {row.name: row.state for row in status.look(folder)}
+        planned = [p for p in planned if rows[p.name] not in ("done", "running")]
+    if planned and values.estimate:
+        _estimate(
+            values, planned, sweep.hours if values.hours is None else values.hours
+        )
+    if planned and not values.dry_run:
+        _run(values, planned, folder)
+        _finish(values, folder, name)
+
+
+def _estimate(values: flags.FlagValues, planned: list, hours: float | None) -> None:
+    """Tells what the points take, and refuses what does not fit."""
+    is_shared = values.executor != "slurm"
+    # submitit's local executor starts all at once.
+    parallel = len(planned) if values.executor == "local" else values.parallel
+    found, have = estimate.in_child({p.name: p.values for p in planned})
+    say(estimate.told(found, parallel, is_shared=is_shared))
+    estimate.refuse_if_too_much(
+        found,
+        have_bytes=have,
+        hours=hours,
+        parallel=parallel,
+        is_shared=is_shared,
+    )
+
+
+def _run(values: flags.FlagValues, planned: list, folder: Path) -> None:
+    """Hands the points to who runs them; back when they have ended, but for slurm."""
+    is_here = values.executor == "here"
+    scratch = Path(values.scratch) if values.scratch else None
+    environment = jobs.shared_device(values.parallel) if is_here else {}
+    todo = [jobs.Job(p.command, p.directory, scratch, environment) for p in planned]
+    if is_here:
+        jobs.run_here(
+            todo, values.parallel, lambda job, how: say(f"{job.directory}: {how}")
+        )
+        return
+    submitted = jobs.submit(
+        todo,
+        folder / "submitit",
+        cluster=values.executor,
+        parallel=values.parallel,
+        exclude=values.exclude,
+        options=_options(values.options),
+    )
+    say(f"submitted: {', '.join(job.job_id for job in submitted)}")
+    if values.executor == "local":
+        for job in submitted:
+            job.wait()
+
+
+def _finish(values: flags.FlagValues, folder: Path, name: str) -> None:
+    """Tells how the points ended.
+
+    Raises:
+      UserError: some failed.
+    """
+    rows = _show(folder, name)
+    failed = [row.name for row in rows if row.state == "failed"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(rows)} points failed: {', '.join(failed)}"
+            f" ({folder}/<point>.log)"
+        )
+
+
+def _show(folder: Path, name: str) -> list[status.Row]:
+    """Prints how all points stand, and returns it."""
+    rows = status.look(folder)
+    say(status.table(rows, name))
+    if why := status.reasons(rows):
+        print(why)
+    return rows
+
+
+def _options(texts: list[str]) -> dict:
+    """{name: value} of `name=value`, numbers as numbers.
+
+    Raises:
+      UserError: a text without `=`.
+    """
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--options={text}: must be name=value, of submitit")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+if __name__ == "__main__":
+    cli.run(main)

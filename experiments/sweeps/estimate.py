@@ -1,0 +1,129 @@
+"""What a sweep will take: each distinct train step is compiled and timed once."""
+
+import concurrent.futures
+import multiprocessing
+import re
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+
+from experiments import cli, fields
+from experiments.build import Experiment, build, memory_bytes
+from experiments.errors import UserError
+from experiments.run.meter import duration
+from experiments.schema import Values
+
+# Two programs that differ in real constants alone, as in a rate, cost the same.
+REALS = re.compile(r"dense<[^>]*>(?= : tensor<[^>]*(?:f32|f64|bf16)>)")
+
+
+class Cost(NamedTuple):
+    """Of one point, its seeds together."""
+
+    nbytes: int  # of a step: arguments, results, temporaries
+    seconds: float  # of all its steps, evaluations aside
+
+
+def costs(points: Mapping[str, Values]) -> dict[str, Cost]:
+    """The cost of each point: {name: cost} of {name: every field}."""
+    found, known = {}, {}
+    for name, values in points.items():
+        experiment = build(fields.nest(values))
+        state = jax.eval_shape(experiment.init_state)
+        lowered = experiment.dispatch().lower(state, experiment.train_data)
+        program = REALS.sub("", lowered.as_text())
+        if program not in known:
+            known[program] = _measured(experiment, lowered)
+        nbytes, seconds = known[program]
+        found[name] = Cost(nbytes, seconds * experiment.periods.num_steps)
+    return found
+
+
+def in_child(points: Mapping[str, Values]) -> tuple[dict[str, Cost], int]:
+    """`costs`, and the bytes that the device has, from a process that then ends.
+
+    So that this one never holds a device: the points need it whole.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_alone, points).result()
+
+
+def total_hours(
+    found: Mapping[str, Cost], parallel: int, *, is_shared: bool = True
+) -> float:
+    """The hours of all steps.
+
+    Points that share a device share its speed: side by side they take as long as one
+    after the other. Where each has its own, the longest is the least.
+    """
+    seconds = [cost.seconds for cost in found.values()]
+    total = sum(seconds) if is_shared else max(max(seconds), sum(seconds) / parallel)
+    return total / 3600
+
+
+def refuse_if_too_much(
+    found: Mapping[str, Cost],
+    *,
+    have_bytes: int,
+    hours: float | None,
+    parallel: int,
+    is_shared: bool = True,
+) -> None:
+    """Refuses what does not fit into memory or time.
+
+    Raises:
+      UserError: the points that run together need more than `have_bytes`, or all
+        points more than `hours`.
+    """
+    largest = sorted(found, key=lambda name: found[name].nbytes, reverse=True)
+    together = largest[: parallel if is_shared else 1]
+    need = sum(found[name].nbytes for name in together)
+    if need > have_bytes:
+        raise UserError(
+            f"{', '.join(together)}: a step needs {need / 2**30:.3g} GiB, the device"
+            f" has {have_bytes / 2**30:.3g} GiB (--parallel={parallel}, seeds, batch)"
+        )
+    takes = total_hours(found, parallel, is_shared=is_shared)
+    if hours is not None and takes > hours:
+        raise UserError(
+            f"hours={hours:g}: the steps alone take {duration(3600 * takes)}, must be"
+            " longer, or the points, seeds or steps fewer"
+        )
+
+
+def told(found: Mapping[str, Cost], parallel: int, *, is_shared: bool) -> str:
+    """The estimate in two lines."""
+    hours = total_hours(found, parallel, is_shared=is_shared)
+    longest = max(found, key=lambda name: found[name].seconds)
+    most = max(cost.nbytes for cost in found.values())
+    return (
+        f"estimate: {len(found)} points, {duration(3600 * hours)} of steps, evaluations"
+        f" aside\nthe longest {longest}, {duration(found[longest].seconds)};"
+        f" the largest step needs {most / 2**30:.2g} GiB"
+    )
+
+
+def _alone(points: Mapping[str, Values]) -> tuple[dict[str, Cost], int]:
+    cli.keep_memory()
+    cli.enable_compilation_cache()
+    return costs(points), memory_bytes()
+
+
+def _measured(experiment: Experiment, lowered: jax.stages.Lowered) -> tuple[int, float]:
+    """(bytes, seconds a step) of a dispatch, compiled, warmed up and timed."""
+    step = lowered.compile()
+    memory = step.memory_analysis()
+    nbytes = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    data = jax.device_put(experiment.train_data)
+    state, _ = jax.block_until_ready(step(experiment.init_state(), data))
+    start = time.monotonic()
+    jax.block_until_ready(step(state, data))
+    return nbytes, (time.monotonic() - start) / experiment.periods.steps_per_dispatch

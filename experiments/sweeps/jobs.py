@@ -1,0 +1,219 @@
+"""Points as jobs: here, several at a time, or as an array of a cluster's scheduler."""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.run.interrupt import Interrupt
+
+TRIES = 20  # a tenth of a second each: a look at a log holds its lock for a moment
+DEVICE_SHARE = 0.9  # of a GPU's memory, what several points on it have together
+
+
+class Job:
+    """One point, trained or resumed in a process of its own.
+
+    What it prints goes to `<directory>.log`, whose last line is then its exit code. The
+    process holds the log's lock, as long as it lives, whatever becomes of its parent.
+
+    With `scratch`, a folder of the machine that it runs on, it trains there, and the
+    run directory is copied there before and back whenever the process ends.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        directory: Path,
+        scratch: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):
+        self._made_of = tuple(command), directory, scratch, dict(environment or {})
+        self.directory, self.log = directory, log_of(directory)
+        self._workdir = scratch / directory.name if scratch else directory
+        self._child: subprocess.Popen | None = None
+        self._is_stopped = False
+
+    def __call__(self) -> int:
+        """Runs to the end; returns the exit code.
+
+        Raises:
+          UserError: another process trains this point.
+        """
+        command, _, _, environment = self._made_of
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            _lock(log, self.directory)
+            if self._workdir != self.directory and self.directory.exists():
+                copy_whole(self.directory, self._workdir)
+            if self._is_stopped:
+                return -1
+            with subprocess.Popen(
+                [*command, f"--workdir={self._workdir}"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+            ) as self._child:
+                code = self._child.wait()
+            self._bring_back()
+            end = "stopped" if self._is_stopped else f"exit code {code}"
+            log.write(f"{end}\n".encode())
+        return code
+
+    def stop(self) -> None:
+        """Asks the process to save and to end."""
+        self._is_stopped = True
+        if self._child is not None:
+            self._child.terminate()
+
+    def checkpoint(self) -> Any:
+        """What submitit submits again when the scheduler's time is over.
+
+        It calls this in a signal handler, in the midst of `wait`: `waitid` leaves that
+        its lock and its child.
+        """
+        import submitit
+
+        self.stop()
+        if self._child is not None and self._child.returncode is None:
+            with contextlib.suppress(ChildProcessError):  # `wait` was about to return
+                os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
+            self._bring_back()
+        return submitit.helpers.DelayedSubmission(Job(*self._made_of))
+
+    def _bring_back(self) -> None:
+        if self._workdir != self.directory and self._workdir.exists():
+            copy_whole(self._workdir, self.directory)
+
+
+def log_of(directory: Path) -> Path:
+    """Where a point's process prints; beside its directory, which the run claims."""
+    return directory.with_name(directory.name + ".log")
+
+
+def is_running(directory: Path) -> bool:
+    """Whether a process holds the log of a point."""
+    try:
+        with log_of(directory).open("rb") as log:
+            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copies a directory; at any moment the target, or `<target>.new`, is whole."""
+    fresh = target.with_name(target.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(source, fresh)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+
+
+def run_here(
+    jobs: Sequence[Job], parallel: int, tell: Callable[[Job, str], None]
+) -> None:
+    """All jobs, `parallel` at a time; one that fails stops no other.
+
+    Args:
+      jobs: in order.
+      parallel: how many at a time.
+      tell: called with each job when it has ended, and with how.
+
+    Raises:
+      UserError: a signal asked to end; the points have saved.
+    """
+    with (
+        Interrupt() as interrupt,
+        concurrent.futures.ThreadPoolExecutor(parallel) as pool,
+    ):
+        waiting = {pool.submit(job): job for job in jobs}
+        while waiting:
+            ended, _ = concurrent.futures.wait(
+                waiting, 0.2, concurrent.futures.FIRST_COMPLETED
+            )
+            for future in ended:
+                job = waiting.pop(future)
+                if not future.cancelled():
+                    tell(job, _how(future))
+            if interrupt.is_set:
+                for future, job in waiting.items():
+                    future.cancel()
+                    job.stop()
+    if interrupt.is_set:
+        raise UserError("interrupted, all points saved; the same command resumes")
+
+
+def shared_device(parallel: int) -> dict[str, str]:
+    """What lets several processes live on one GPU: each takes its share at once."""
+    name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    if parallel == 1 or name in os.environ:
+        return {}
+    return {name: f"{DEVICE_SHARE / parallel:.3f}"}
+
+
+def submit(
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    cluster: str,
+    parallel: int,
+    exclude: Sequence[str] = (),
+    options: Mapping[str, Any],
+) -> list[Any]:
+    """Hands jobs to submitit: one array, of which `parallel` run at a time.
+
+    Args:
+      jobs: in order.
+      folder: shared by all machines; the scheduler's script and its logs go there.
+      cluster: slurm, or local for processes of this machine.
+      parallel: how many at a time (slurm).
+      exclude: nodes to avoid (slurm).
+      options: others of submitit's, such as timeout_min, gpus_per_node.
+
+    Raises:
+      UserError: no submitit, no such cluster here, or an option that it does not know.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError(
+            f"--executor={cluster}: needs submitit, pip install -e '.[run,slurm]'"
+        ) from error
+    more = {"slurm_exclude": ",".join(exclude)} if exclude else {}
+    try:
+        executor = submitit.AutoExecutor(folder, cluster=cluster)
+        executor.update_parameters(
+            name="sweep", slurm_array_parallelism=parallel, **more, **options
+        )
+        with executor.batch():
+            return [executor.submit(job) for job in jobs]
+    except (RuntimeError, ValueError, NameError, TypeError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise UserError(f"--executor={cluster}: {text}") from error
+
+
+def _lock(log, directory: Path) -> None:
+    for _ in range(TRIES):
+        try:
+            return fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+    raise UserError(f"{directory}: another process trains it")
+
+
+def _how(future: concurrent.futures.Future) -> str:
+    """`done`, or what went wrong."""
+    if error := future.exception():
+        return f"failed, {error}"
+    return "done" if future.result() == 0 else f"failed, exit code {future.result()}"

@@ -1,0 +1,105 @@
+"""The points of a sweep: each resolved, none the same run as another."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from configs.sweeps.base import Sweep
+from experiments import configuration, fields
+from experiments.build import build
+from experiments.errors import UserError
+from experiments.schema import Values
+
+TRAIN = (sys.executable, "-m", "experiments.train")
+
+
+class Point(NamedTuple):
+    """One run directory to be."""
+
+    name: str
+    directory: Path
+    values: dict[str, Any]  # every field
+    primary: str | None  # the metric that it is judged by
+    command: list[str]  # that trains or resumes it, but for its --workdir
+
+
+def load(path: str) -> Sweep:
+    """The sweep of a file configs/sweeps/<name>.py.
+
+    Raises:
+      UserError: no such file, or one that gives no sweep.
+    """
+    sweep = configuration.made_by(path, "get_sweep")
+    if not isinstance(sweep, Sweep) or not sweep.points or sweep.seeds < 1:
+        raise UserError(
+            f"--config={path}: get_sweep must return a Sweep, with points and seeds"
+        )
+    return sweep
+
+
+def fields_of(path: str) -> Values:
+    """The fields that the base of a sweep sets: {group.field: value}."""
+    return configuration.load(load(path).base)
+
+
+def plan(
+    sweep: Sweep, folder: Path, overrides: Mapping[str, str], flags: Sequence[str] = ()
+) -> list[Point]:
+    """Every point, built once and refused here if it cannot work.
+
+    Args:
+      sweep: of `load`.
+      folder: in which each point has its run directory.
+      overrides: fields of all points, as they are written on a command line.
+      flags: of the command that trains a point, besides.
+
+    Raises:
+      UserError: a bad name, field or value, or two points that are the same run.
+    """
+    points = [
+        _point(name, dict(point), sweep, folder, overrides, flags)
+        for name, point in sweep.points.items()
+    ]
+    first: dict[str, str] = {}
+    for point in points:
+        other = first.setdefault(repr(sorted(point.values.items())), point.name)
+        if other != point.name:
+            raise UserError(
+                f"{other} and {point.name}: are the same run, every field of theirs"
+                " has the same value"
+            )
+    return points
+
+
+def _point(name, point, sweep, folder, overrides, flags) -> Point:
+    if not re.fullmatch(r"\w[\w.=+,-]*", name):
+        raise UserError(f"{name!r}: the name of a point must do for a folder")
+    config = point.pop("base", sweep.base)
+    if presets := point.pop("presets", ""):
+        config += ("," if ":" in config else ":") + presets
+    seeds = {"train.num_seeds": sweep.seeds}
+    given = {k: _written(v) for k, v in {**seeds, **sweep.shared, **point}.items()}
+    texts = given | dict(overrides)
+    try:
+        values = configuration.overridden(configuration.load(config), texts)
+        experiment = build(values)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    return Point(
+        name,
+        folder / name,
+        fields.flatten(values),
+        experiment.task.primary,
+        [
+            *(*TRAIN, f"--config={config}"),
+            *(f"--config.{field}={text}" for field, text in texts.items()),
+            *flags,
+        ],
+    )
+
+
+def _written(value: Any) -> str:
+    """A value as it is read back, to the last digit."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,130 @@
+"""How a sweep stands, from its files alone."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from experiments.errors import UserError
+from experiments.run.files import write_json
+from experiments.run.logs import read_rows
+from experiments.run.meter import duration
+from experiments.sweeps.jobs import is_running, log_of
+from experiments.sweeps.points import Point
+
+FILE = "sweep.json"
+
+
+class Row(NamedTuple):
+    """One point."""
+
+    name: str
+    state: str  # waiting, running, stopped, failed, done
+    step: int
+    num_steps: int
+    primary: str | None  # metric
+    value: float | None  # of it, the last
+    seconds_left: float | None  # evaluations aside
+    why: str = ""  # it failed
+
+
+def claim(folder: Path, points: Sequence[Point], commit: str | None) -> None:
+    """Writes down what the sweep is, and the commit of all of its points.
+
+    Raises:
+      UserError: it was begun at another commit.
+    """
+    path = folder / FILE
+    if path.exists():
+        begun = json.loads(path.read_text())["commit"]
+        if None not in (begun, commit) and begun != commit:
+            raise UserError(
+                f"{folder}: was begun at commit {begun}, here is {commit} (check that"
+                " out, choose another --workdir, or --allow_changes)"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    of_points = {
+        point.name: {
+            "primary": point.primary,
+            "num_steps": point.values["train.num_steps"],
+            "patience": point.values["train.patience"],
+            "command": point.command,
+        }
+        for point in points
+    }
+    write_json(path, {"commit": commit, "points": of_points})
+
+
+def look(folder: Path) -> list[Row]:
+    """Every point of a sweep.
+
+    Raises:
+      UserError: no sweep was begun there.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise UserError(f"{folder}: no sweep was begun there, it has no {FILE}")
+    points = json.loads(path.read_text())["points"]
+    return [_row(folder / name, **about) for name, about in points.items()]
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """One table, whole on a terminal of 80 columns."""
+    metrics = {row.primary for row in rows}
+    metric = f"{metrics.pop()}" if len(metrics) == 1 else "primary"
+    view = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    view.add_column("point", overflow="fold")
+    for name in ("state", "step", "of", metric, "left"):
+        view.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        left = row.seconds_left
+        view.add_row(
+            row.name,
+            row.state,
+            str(row.step),
+            str(row.num_steps),
+            "-" if row.value is None else f"{row.value:.3g}",
+            "-" if left is None else duration(left),
+        )
+    return view
+
+
+def reasons(rows: Sequence[Row]) -> str:
+    """Why points failed, a line each."""
+    return "\n".join(f"{r.name}: {r.why}" for r in rows if r.state == "failed")
+
+
+def _row(
+    directory: Path, *, num_steps: int, patience: int, primary: str | None, command
+) -> Row:
+    del command
+    rows, result = read_rows(directory), _result(directory)
+    step = rows[-1]["step"] if rows else 0
+    value = next((row[primary] for row in reversed(rows) if primary in row), None)
+    state, why, left = "waiting", "", None
+    if is_running(directory):
+        state, rate = "running", rows[-1]["steps_per_second"] if rows else 0
+        left = (num_steps - step) / rate if rate else None
+    elif result and (result["step"] >= num_steps or patience):
+        state, value = "done", result["metrics"].get(primary, value)
+    elif log_of(directory).exists():
+        state, why = _ended(log_of(directory).read_text(errors="replace"))
+    return Row(directory.name, state, step, num_steps, primary, value, left, why)
+
+
+def _result(directory: Path) -> dict | None:
+    path = directory / "result.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _ended(log: str) -> tuple[str, str]:
+    """(state, why) of a point whose process is gone."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    if not lines or not lines[-1].startswith("exit code"):
+        return "stopped", ""  # by its sweep, or with it
+    said = [line for line in lines[-20:-1] if line.startswith("error: ")]
+    why = said[-1] if said else lines[-1]
+    return ("stopped", "") if "error: interrupted" in why else ("failed", why)

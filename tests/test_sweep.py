@@ -1,0 +1,640 @@
+"""Sweeps: what is refused before the start, what a failing point stops, what stays."""
+
+import io
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import jax
+import pytest
+from rich.console import Console
+
+from configs.sweeps import base
+from configs.sweeps.base import Sweep, grid, listed
+from experiments import fields, sweep, train
+from experiments.build import build
+from experiments.errors import UserError
+from experiments.run import code
+from experiments.run.interrupt import Interrupt
+from experiments.sweeps import estimate, jobs, points, status
+from experiments.sweeps.estimate import Cost
+from tests import tiny
+from tests.mutants import Mutant, one
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted((ROOT / "configs" / "sweeps").glob("[!_]*.py"))
+FILES = [path for path in FILES if path.stem != "base"]
+PRIMARY = "val/task_mse"
+
+# Ten steps that go on from the last one on disk. It fails where K = 3 and `broken` is
+# there, and with K = 5 waits for a signal at step 4, as a run does.
+TRAINER = """
+import json, pathlib, signal, sys, time
+given = dict(text.lstrip("-").split("=", 1) for text in sys.argv[1:])
+workdir, k = pathlib.Path(given["workdir"]), given["config.sampler.num_steps"]
+if k == "3" and pathlib.Path(__file__).with_name("broken").exists():
+    sys.exit("error: step 2: loss not finite")
+signals, end = [], time.monotonic() + 4
+signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
+workdir.mkdir(parents=True, exist_ok=True)
+path = workdir / "metrics.jsonl"
+done = len(path.read_text().splitlines()) if path.exists() else 0
+print("from step", done, flush=True)
+for step in range(done + 1, 11):
+    row = {"step": step, "steps_per_second": 2.0, "val/task_mse": 1 / step}
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\\n")
+    while k == "5" and step == 4 and not signals and time.monotonic() < end:
+        time.sleep(0.01)
+    if signals:
+        sys.exit("error: interrupted at step 4, saved; the same command resumes")
+result = {"step": 10, "metrics": {"val/task_mse": 0.05}}
+(workdir / "result.json").write_text(json.dumps(result))
+"""
+SWEEP = """
+from configs.sweeps.base import Sweep, listed
+def get_sweep():
+    points = listed("sampler.num_steps", {values})
+    shared = {{"train.num_steps": 10}}
+    return Sweep("configs/cd_full.py:smoke", points, shared, seeds=2, hours=1.0)
+"""
+
+
+class Fake:
+    """A sweep whose points a small script trains."""
+
+    def __init__(self, monkeypatch, tmp_path, values="1, 3"):
+        (tmp_path / "trainer.py").write_text(TRAINER)
+        self.file, self.folder = tmp_path / "toy.py", tmp_path / "runs"
+        self.file.write_text(SWEEP.format(values=values))
+        self.broken = tmp_path / "broken"
+        made = SimpleNamespace(task=SimpleNamespace(primary=PRIMARY))
+        monkeypatch.setattr(points, "build", lambda values: made)
+        trainer = (sys.executable, str(tmp_path / "trainer.py"))
+        monkeypatch.setattr(points, "TRAIN", trainer)
+
+    def run(self, *arguments, estimates=False):
+        argv = [f"--config={self.file}", f"--workdir={self.folder}"]
+        argv += ["--allow_changes", *([] if estimates else ["--noestimate"])]
+        sweep.main(["sweep", *argv, *arguments])
+
+    def job(self, k=1, scratch=None):
+        planned = points.plan(points.load(str(self.file)), self.folder, {})
+        point = next(p for p in planned if p.name == f"num_steps={k}")
+        return jobs.Job(point.command, point.directory, scratch)
+
+    def states(self):
+        return {row.name: row.state for row in status.look(self.folder)}
+
+    def log(self, k):
+        return (self.folder / f"num_steps={k}.log").read_text()
+
+
+def wait_for(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# What a sweep is
+
+
+def test_a_grid_is_every_choice_of_a_point_from_each_axis():
+    found = grid({"a": {}, "b": {"presets": "mlp"}}, listed("sampler.num_steps", 1, 5))
+    assert list(found) == [
+        *("a-num_steps=1", "a-num_steps=5", "b-num_steps=1", "b-num_steps=5")
+    ]
+    assert found["b-num_steps=5"] == {"presets": "mlp", "sampler.num_steps": 5}
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [
+        (lambda: listed("loss.weight", 0.1, 1e-1), "weight=0.1 is there twice"),
+        (lambda: grid({"a-b": {}, "a": {}}, {"c": {}, "b-c": {}}), "a-b-c is there"),
+        (lambda: grid({"a": {"seed": 1}}, {"b": {"seed": 2}}), "seed set by b"),
+    ],
+)
+def test_points_that_would_hide_each_other_are_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def plan(found, monkeypatch, config="configs/cd_full.py:smoke"):
+    made = SimpleNamespace(task=SimpleNamespace(primary=PRIMARY))
+    monkeypatch.setattr(points, "build", lambda values: made)
+    return points.plan(Sweep(config, found), pathlib.Path("runs/toy"), {})
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"sampler.num_steps": 10},  # the default, said
+        {"base": "configs/cd_langevin_replay.py:smoke", "loss.warmup": 8}
+        | {"negatives.level_low": 0.2, "negatives.level_high": 0.8}
+        | {"filter.mode": "batch_quantile"},  # the same by another way
+    ],
+)
+def test_two_points_that_resolve_to_the_same_run_are_refused(second, monkeypatch):
+    with pytest.raises(UserError, match="a and b: are the same run"):
+        plan({"a": {}, "b": second}, monkeypatch)
+    assert plan({"a": {}, "b": {**second, "loss.weight": 0.07}}, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "point, said",
+    [
+        ({"sampler.steps": 3}, "a: sampler.steps: there is no such field"),
+        ({"loss.weight": -1.0}, "a: loss.weight=-1.0: must be at least 0"),
+        ({"presets": "none_such"}, "preset 'none_such' is unknown"),
+    ],
+)
+def test_a_point_that_cannot_work_is_refused_by_its_name(point, said, monkeypatch):
+    with pytest.raises(UserError, match=said):
+        plan({"a": point}, monkeypatch)
+
+
+def test_a_name_that_is_no_folder_is_refused(monkeypatch):
+    with pytest.raises(UserError, match="the name of a point must do"):
+        plan({"../a": {}}, monkeypatch)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_study_is_a_sweep_of_different_runs_on_paired_seeds(path, monkeypatch):
+    made = SimpleNamespace(task=SimpleNamespace(primary=PRIMARY))
+    monkeypatch.setattr(points, "build", lambda values: made)
+    study = points.load(str(path))
+    planned = points.plan(study, pathlib.Path("runs"), {})
+    assert len(planned) == len(study.points) > 1
+    assert study.seeds >= 5
+    for point in planned:
+        assert point.values["train.num_seeds"] == study.seeds
+        assert (point.values["seed"], point.values["task.n"]) == (0, 10)
+    assert {p.values["energy.name"] for p in planned} == {"matrix", "mlp"}
+    text = path.read_text()
+    assert f"--config=configs/sweeps/{path.name}" in text
+    assert "What differs from the documents" in text
+    assert path.name in (ROOT / "docs" / "sweeps.md").read_text()
+
+
+def test_the_command_of_a_point_is_read_back_to_the_same_fields(monkeypatch):
+    thresholds = tuple(i / 3 for i in range(10))
+    found = {"a": {"filter.mode": "fixed", "filter.thresholds": thresholds}}
+    (point,) = plan(found, monkeypatch)
+    assert point.values["filter.thresholds"] == thresholds
+    assert point.values["train.num_seeds"] == 5
+    assert f"--config.filter.thresholds={','.join(map(str, thresholds))}" in point[-1]
+
+
+# Running it
+
+
+def test_a_failing_point_stops_no_other_and_shows(monkeypatch, tmp_path, capsys):
+    fake = Fake(monkeypatch, tmp_path, "3, 1, 2")
+    fake.broken.touch()
+    with pytest.raises(UserError, match="1 of 3 points failed: num_steps=3"):
+        fake.run()
+    assert fake.states() == {
+        "num_steps=3": "failed",
+        "num_steps=1": "done",
+        "num_steps=2": "done",
+    }
+    capsys.readouterr()
+    fake.run("--status")
+    said = capsys.readouterr().out
+    assert "num_steps=3: error: step 2: loss not finite" in said
+    assert all(word in said for word in (PRIMARY, "0.05", "failed", "done"))
+    fake.broken.unlink()  # the same command again: only what is not done
+    fake.run("--parallel=2")
+    assert set(fake.states().values()) == {"done"}
+    assert fake.log(1).count("from step") == 1
+
+
+def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path, "5, 1")
+    metrics = fake.folder / "num_steps=5" / "metrics.jsonl"
+
+    def interrupt():
+        wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") == 4)
+        assert fake.states() == {"num_steps=5": "running", "num_steps=1": "waiting"}
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(UserError, match="interrupted, all points saved"):
+        fake.run()
+    thread.join()
+    assert fake.states() == {"num_steps=5": "stopped", "num_steps=1": "waiting"}
+    fake.run()
+    assert fake.states() == {"num_steps=5": "done", "num_steps=1": "done"}
+    assert "from step 4" in fake.log(5)
+
+
+def test_a_point_is_trained_by_one_process_at_a_time(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path, "5")
+    monkeypatch.setattr(jobs, "TRIES", 1)
+    job = fake.job(5)
+    thread = threading.Thread(target=job)
+    thread.start()
+    wait_for(lambda: (job.directory / "metrics.jsonl").exists())
+    with pytest.raises(UserError, match="another process trains it"):
+        fake.job(5)()
+    job.stop()
+    thread.join()
+    assert not jobs.is_running(job.directory)
+
+
+def test_results_come_back_from_scratch_when_the_time_is_over(monkeypatch, tmp_path):
+    """In a signal handler, as submitit calls it, in the midst of waiting."""
+    fake, scratch = Fake(monkeypatch, tmp_path, "5"), tmp_path / "scratch"
+    job, again = fake.job(5, scratch), []
+    metrics = scratch / "num_steps=5" / "metrics.jsonl"
+
+    def handle(number, frame):
+        again.append(job.checkpoint())
+        raise SystemExit
+
+    def end_the_time():
+        wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") == 4)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, handle)
+    threading.Thread(target=end_the_time).start()
+    try:
+        with pytest.raises(SystemExit):
+            job()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (job.directory / "metrics.jsonl").read_text().count("\n") == 4
+    shutil.rmtree(scratch)  # the next node
+    assert again[0].function() == 0
+    assert "from step 4" in fake.log(5)
+    assert (job.directory / "result.json").exists()
+
+
+def test_a_scheduler_s_signal_is_a_wish_to_end():
+    before = signal.signal(signal.SIGUSR2, lambda *_: None)  # by itself it kills
+    try:
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert interrupt.is_set
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_sweep_is_an_array_of_a_cluster_s_jobs(monkeypatch, tmp_path):
+    fake, tools = Fake(monkeypatch, tmp_path, "1, 2, 3"), tmp_path / "bin"
+    tools.mkdir()
+    script = tmp_path / "script.sh"
+    for name, text in (
+        ("sbatch", f'cp "$1" {script}; echo Submitted batch job 12'),
+        ("srun", "true"),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    options = "--options=timeout_min=90,gpus_per_node=1,slurm_partition=gpu"
+    fake.run("--executor=slurm", "--parallel=2", "--exclude=n3,n7", options)
+    text = script.read_text()
+    for line in ("array=0-2%2", "exclude=n3,n7", "time=90", "partition=gpu"):
+        assert f"#SBATCH --{line}\n" in text
+    with pytest.raises(UserError, match="no_such"):
+        fake.run("--executor=slurm", "--options=slurm_no_such=1")
+
+
+def test_submitit_runs_a_point(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path, "1")
+    fake.run("--executor=local")
+    assert fake.states() == {"num_steps=1": "done"}
+
+
+def test_without_a_cluster_it_is_said(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match='executor=slurm: Could not detect "srun"'):
+        Fake(monkeypatch, tmp_path).run("--executor=slurm")
+
+
+def test_a_dry_run_tells_the_commands_and_makes_nothing(monkeypatch, tmp_path, capsys):
+    fake = Fake(monkeypatch, tmp_path)
+    fake.run("--dry_run", "--config.loss.weight=0.07")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all("--config.loss.weight=0.07" in line for line in lines)
+    assert lines[1].endswith(f"--workdir={fake.folder}/num_steps=3")
+    assert not fake.folder.exists()
+
+
+def test_help_tells_the_fields_of_the_base(monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        Fake(monkeypatch, tmp_path).run("--help")
+    assert "--config.sampler.num_steps=10" in capsys.readouterr().out
+
+
+def test_points_side_by_side_share_a_gpu_s_memory(monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    assert jobs.shared_device(1) == {}
+    (share,) = jobs.shared_device(3).values()
+    assert 3 * float(share) == pytest.approx(0.9)
+
+
+def test_the_table_of_a_sweep_fits_a_terminal():
+    row = status.Row("a" * 60, "running", 99_990, 100_000, PRIMARY, 1.23e-12, 9e6)
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(status.table([row], "toy"))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    for cell in ("running", "99990", "100000", "1.23e-12", "104 d 4 h"):
+        assert any(cell in line for line in lines)
+
+
+# Estimates
+
+
+LIMITS = [
+    (3, 1.0, 1, True, "hours=1: the steps alone take 1 h 30 min"),
+    (3, 2.0, 3, True, "a step needs 3 GiB"),
+    (3, 2.0, 2, True, None),
+    (3, 1.0, 2, False, None),  # each on a device of its own
+    (3, 0.4, 3, False, "hours=0.4"),  # the longest is the least
+    (3, None, 1, True, None),
+]
+
+
+@pytest.mark.parametrize("count, hours, parallel, is_shared, said", LIMITS)
+def test_what_does_not_fit_into_memory_or_time_is_refused(
+    count, hours, parallel, is_shared, said
+):
+    found = {str(i): Cost(2**30, 1800.0) for i in range(count)}
+    limits = {"have_bytes": 2.5 * 2**30, "hours": hours, "parallel": parallel}
+    if said is None:
+        return estimate.refuse_if_too_much(found, **limits, is_shared=is_shared)
+    with pytest.raises(UserError, match=said):
+        estimate.refuse_if_too_much(found, **limits, is_shared=is_shared)
+    return None
+
+
+def test_a_sweep_that_does_not_fit_starts_nothing(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path)
+    hour = Cost(1, 3600.0)
+    monkeypatch.setattr(
+        estimate, "in_child", lambda planned: (dict.fromkeys(planned, hour), 2**30)
+    )
+    with pytest.raises(UserError, match="hours=1: the steps alone take 2 h"):
+        fake.run(estimates=True)
+    assert set(fake.states().values()) == {"waiting"}
+    assert not list(fake.folder.glob("*.log"))
+    fake.run("--hours=2.5", estimates=True)
+    assert set(fake.states().values()) == {"done"}
+
+
+def tiny_points(**points_of):
+    """{name: every field} of a small config with other fields."""
+    return {
+        name: fields.flatten(tiny.get_config("cd_langevin", **changes))
+        for name, changes in points_of.items()
+    }
+
+
+def test_programs_that_differ_in_real_constants_are_measured_once(monkeypatch):
+    measured = []
+
+    def measure(experiment, lowered):
+        measured.append(experiment.contrast.strategy)
+        return len(measured), 0.5
+
+    monkeypatch.setattr(estimate, "_measured", measure)
+    found = estimate.costs(
+        tiny_points(
+            a={"train__num_steps": 30},
+            b={"train__num_steps": 30, "train__learning_rate": 0.1},
+            c={"train__num_steps": 30, "sampler__num_steps": 7},
+        )
+    )
+    assert found == {"a": Cost(1, 15.0), "b": Cost(1, 15.0), "c": Cost(2, 15.0)}
+
+
+def test_a_step_is_compiled_and_timed():
+    config = tiny.get_config("none", train__steps_per_dispatch=1, train__num_seeds=3)
+    of_points, have = estimate.in_child({"a": fields.flatten(config)})
+    found = of_points["a"]
+    state = jax.eval_shape(build(config).init_state)
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert held < found.nbytes < held + 2**25 < have
+    assert 0 < found.seconds < 60 * config.train.num_steps
+
+
+# The commit
+
+
+def repository_in(tmp_path):
+    """One file, committed."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "a.py").write_text("1\n")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    return tmp_path
+
+
+def test_another_commit_or_a_change_is_refused_by_name(tmp_path):
+    repository = repository_in(tmp_path)
+    commit = code.pinned(repository)
+    code.require(commit, repository)
+    with pytest.raises(UserError, match=f"^--commit=abc: must be .* {commit}"):
+        code.require("abc", repository)
+    (repository / "a.py").write_text("2\n")
+    (repository / "b.py").write_text("2\n")
+    with pytest.raises(UserError, match=r"not committed: a\.py, b\.py"):
+        code.require(commit, repository)
+
+
+def test_a_job_looks_at_the_commit_itself(monkeypatch):
+    with pytest.raises(UserError, match="commit"):
+        train.main(["train", "--config=none_such.py", "--commit=abc"])
+    made = SimpleNamespace(task=SimpleNamespace(primary=PRIMARY))
+    monkeypatch.setattr(points, "build", lambda values: made)
+    toy = Sweep("configs/none.py:smoke", {"a": {}})
+    (point,) = points.plan(toy, pathlib.Path("runs"), {}, ["--commit=abc"])
+    assert "--commit=abc" in point.command
+
+
+def test_a_sweep_goes_on_at_its_own_commit_alone(tmp_path):
+    status.claim(tmp_path, [], "abc")
+    status.claim(tmp_path, [], "abc")
+    with pytest.raises(UserError, match="begun at commit abc, here is def"):
+        status.claim(tmp_path, [], "def")
+    status.claim(tmp_path, [], None)  # --allow_changes
+
+
+def test_without_a_sweep_there_is_nothing_to_tell(tmp_path):
+    with pytest.raises(UserError, match="no sweep was begun there"):
+        status.look(tmp_path)
+
+
+JOBS, STATUS, POINTS = (f"experiments.sweeps.{n}" for n in ("jobs", "status", "points"))
+ESTIMATE = "experiments.sweeps.estimate"
+
+
+def limits(index):
+    names = ("count", "hours", "parallel", "is_shared", "said")
+    return dict(zip(names, LIMITS[index], strict=True))
+
+
+def mutant(says, module, old, new, test, error=AssertionError, **arguments):
+    return Mutant("sweep", says, module, one(old, new), test, arguments, error)
+
+
+MUTANTS = [
+    mutant(
+        "points are compared as they are written",
+        POINTS,
+        "repr(sorted(point.values.items()))",
+        "repr(point.command)",
+        test_two_points_that_resolve_to_the_same_run_are_refused,
+        second={"sampler.num_steps": 10},
+    ),
+    mutant(
+        "a value loses its last digits on the way to its run",
+        POINTS,
+        '",".join(map(str, value))',
+        '",".join(f"{v:g}" for v in value)',
+        test_the_command_of_a_point_is_read_back_to_the_same_fields,
+    ),
+    mutant(
+        "a grid's later points replace those of the same name",
+        "configs.sweeps.base",
+        "names.count(name) > 1",
+        "names.count(name) > 2",
+        test_points_that_would_hide_each_other_are_refused,
+        make=lambda: base.grid({"a-b": {}, "a": {}}, {"c": {}, "b-c": {}}),
+        said="a-b-c is there",
+    ),
+    mutant(
+        "a point that failed is waited for by all others",
+        JOBS,
+        "if interrupt.is_set:\n                for",
+        "if interrupt.is_set or any(f.result() for f in ended):\n                for",
+        test_a_failing_point_stops_no_other_and_shows,
+    ),
+    mutant(
+        "a point that failed is called stopped",
+        STATUS,
+        'else ("failed", why)',
+        'else ("stopped", why)',
+        test_a_failing_point_stops_no_other_and_shows,
+    ),
+    mutant(
+        "what is done is run again",
+        "experiments.sweep",
+        'not in ("done", "running")',
+        'not in ("running",)',
+        test_a_failing_point_stops_no_other_and_shows,
+    ),
+    mutant(
+        "a signal ends the sweep without its points",
+        JOBS,
+        "self._child.terminate()",
+        "self._child.kill()",
+        test_an_interrupted_sweep_resumes_each_point_where_it_was,
+    ),
+    mutant(
+        "two processes in one run directory",
+        JOBS,
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        test_a_point_is_trained_by_one_process_at_a_time,
+    ),
+    mutant(
+        "results stay in the scratch directory",
+        JOBS,
+        "copy_whole(self._workdir, self.directory)",
+        "pass",
+        test_results_come_back_from_scratch_when_the_time_is_over,
+        FileNotFoundError,
+    ),
+    mutant(
+        "a run on a new node starts anew",
+        JOBS,
+        "copy_whole(self.directory, self._workdir)",
+        "pass",
+        test_results_come_back_from_scratch_when_the_time_is_over,
+    ),
+    mutant(
+        "a scheduler's signal kills a run",
+        "experiments.run.interrupt",
+        "signal.SIGINT, signal.SIGUSR2)",
+        "signal.SIGINT, signal.SIGCONT)",
+        test_a_scheduler_s_signal_is_a_wish_to_end,
+    ),
+    mutant(
+        "nodes to avoid are forgotten",
+        JOBS,
+        "**more, **options",
+        "**options",
+        test_a_sweep_is_an_array_of_a_cluster_s_jobs,
+    ),
+    mutant(
+        "the points that run together are counted as one",
+        ESTIMATE,
+        "parallel if is_shared else 1",
+        "1",
+        test_what_does_not_fit_into_memory_or_time_is_refused,
+        **limits(1),
+    ),
+    mutant(
+        "points on one device are as fast as on several",
+        ESTIMATE,
+        "sum(seconds) if is_shared",
+        "max(seconds) if is_shared",
+        test_what_does_not_fit_into_memory_or_time_is_refused,
+        **limits(0),
+    ),
+    mutant(
+        "the hours of a sweep are not looked at",
+        "experiments.sweep",
+        "        hours=hours,\n",
+        "        hours=None,\n",
+        test_a_sweep_that_does_not_fit_starts_nothing,
+    ),
+    mutant(
+        "chains of any length cost the same",
+        ESTIMATE,
+        'REALS.sub("", lowered.as_text())',
+        '""',
+        test_programs_that_differ_in_real_constants_are_measured_once,
+    ),
+    mutant(
+        "every learning rate is measured",
+        ESTIMATE,
+        'REALS.sub("", lowered.as_text())',
+        "lowered.as_text()",
+        test_programs_that_differ_in_real_constants_are_measured_once,
+    ),
+    mutant(
+        "changed files are run as the commit",
+        "experiments.run.code",
+        "if files:",
+        "if not files:",
+        test_another_commit_or_a_change_is_refused_by_name,
+        UserError,
+    ),
+    mutant(
+        "a job does not look at its commit",
+        "experiments.train",
+        "if values.commit:",
+        "if not values.commit:",
+        test_a_job_looks_at_the_commit_itself,
+    ),
+    mutant(
+        "points of two commits in one sweep",
+        STATUS,
+        "begun != commit",
+        "not begun",
+        test_a_sweep_goes_on_at_its_own_commit_alone,
+    ),
+]
