@@ -221,7 +221,7 @@ def _refuse_if_too_large(experiment: Experiment, values: fields.Values) -> None:
     example = jax.tree.leaves(experiment.example)
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in example)
     need += experiment.batch_size * row
-    have = _memory_bytes()
+    have = memory_bytes()
     if need > have:
         sizes = ", ".join(
             f"{name}={value}"
@@ -234,7 +234,8 @@ def _refuse_if_too_large(experiment: Experiment, values: fields.Values) -> None:
         )
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """What the first device has, or may use."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]

@@ -60,22 +60,30 @@ def enable_compilation_cache(home: str | None = None) -> None:
 
 
 def parse(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None]
+    argv: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    rest: str | None = None,
 ) -> flags.FlagValues:
-    """Parses flags; a stray or unknown argument is a UserError, not silence."""
+    """Parses flags; a stray or unknown argument is a UserError, not silence.
+
+    Bare arguments are more values of the list flag `rest`, if one is named.
+    """
     values = flags.FlagValues()
+    values.set_gnu_getopt(rest is not None)
     define(values)
     argv = [_as_override(argument) for argument in argv]
     if {"--help", "-h"} & set(argv):
         print(_help(values, argv))
         raise SystemExit(0)
     try:
-        rest = values(argv)
+        _, *bare = values(argv)
     except flags.Error as error:
         raise UserError(_sentence(error)) from error
-    if len(rest) > 1:
+    if rest is not None:
+        values[rest].value = [*values[rest].value, *bare]
+    elif bare:
         raise UserError(
-            f"unexpected argument {rest[1]!r}: overrides are written"
+            f"unexpected argument {bare[0]!r}: overrides are written"
             " --config.group.field=value"
         )
     return values

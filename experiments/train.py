@@ -16,13 +16,18 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "workdir", None, "default: runs/<config>-seed<seed>", flag_values=values
     )
+    flags.DEFINE_float(
+        "report_every", 0.0, "seconds between two writings of <workdir>/report.html;"
+        " 0: none", 0.0, flag_values=values,
+    )  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
     config = cli.config_of(values)
     default = f"runs/{cli.config_name(argv)}-seed{config.seed}"
-    train_and_evaluate(config, Path(values.workdir or default))
+    directory = Path(values.workdir or default)
+    train_and_evaluate(config, directory, values.report_every)
 
 
 if __name__ == "__main__":
