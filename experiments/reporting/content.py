@@ -198,8 +198,8 @@ def curves(groups: Sequence[Group]) -> Section:
             title = ", ".join(filter(None, (name, dict(definition).get("unit"), mark)))
             charts.append(Chart(title, "steps", [curve(group, name) for group in same]))
     text = (
-        "Bands are 95 %: over runs or seeds (t), or over the rows of an evaluation. Of"
-        " a training metric of one run, they are the least and the greatest of its steps."
+        "Bands are 95 %: over runs or seeds (t), or the rows of an evaluation. Those of"
+        " a training metric of one run are the least and the greatest of its steps."
     )
     return Section("Learning curves", [text, *charts] if charts else ["None yet."])
 

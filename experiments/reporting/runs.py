@@ -109,9 +109,7 @@ class Group(NamedTuple):
         mean, error = scores[0][name], scores[0].get(f"{name}/stderr")
         if error is None:
             return mean, None, None
-        half = error * statistics.quantile(
-            self.runs[0].num_seeds
-        )
+        half = error * statistics.quantile(self.runs[0].num_seeds)
         return mean, mean - half, mean + half
 
 
@@ -152,7 +150,7 @@ def read_json(path: Path) -> dict:
 
 
 def grouped(runs: Sequence[Run]) -> list[Group]:
-    """Runs that differ in their seeds alone, together, in the order of the first.
+    """Runs of one config and the same metrics, but for their seeds, together.
 
     A run that is not finished stands alone: its figures are of another kind.
 
@@ -162,7 +160,8 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     groups: dict[Any, list[Run]] = {}
     for run in runs:
         config = {k: v for k, v in run.values.items() if k not in SEEDS}
-        key = json.dumps(config, sort_keys=True, default=str)
+        scored = run.metrics, (run.result or {}).get("num_examples")
+        key = json.dumps([config, *scored], sort_keys=True, default=str)
         groups.setdefault(key if run.result else run.name, []).append(run)
     found, names = [], set()
     for of_config in groups.values():
