@@ -51,8 +51,8 @@ def resources_text(programs: Iterable, rows: Sequence[dict], num_steps: int) -> 
     if sizes:
         most, inside = max(sizes)
         memory = (
-            f"{most / 2**30:.3g} GiB with activations, {inside / 2**30:.3g} of them the"
-            f" state and the data; the device has {memory_bytes() / 2**30:.3g} GiB"
+            f"{_size(most)} with activations, {_size(inside)} of them the state and"
+            f" the data; the device has {_size(memory_bytes())}"
         )
     time = "told after the first seconds of steps"
     if rows and rows[-1].get("steps_per_second"):
@@ -60,6 +60,11 @@ def resources_text(programs: Iterable, rows: Sequence[dict], num_steps: int) -> 
         time = f"{duration(num_steps / rate)} left at {rate:.3g} steps/s of before"
     lines = {"memory": memory, "time": f"{time}, evaluations aside"}
     return "\n".join(_paragraph(name, text) for name, text in lines.items())
+
+
+def _size(count: int) -> str:
+    unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
+    return f"{count / unit:.3g} {name}"
 
 
 def _bytes(program: Any) -> tuple[int, int] | None:

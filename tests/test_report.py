@@ -23,6 +23,7 @@ from experiments.run import loop
 from experiments.run.meter import seconds_of
 from experiments.score import records, statistics
 from tests import tiny
+from tests.mutants import Mutant, one
 from tests.runs import EVERY_STEP, train
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -232,10 +233,9 @@ def test_what_differs_comes_first(tmp_path):
 
 def test_a_band_is_the_interval_over_runs_and_of_one_run_its_own(tmp_path):
     lines = [[{"step": s, NAME: v * s} for s in (5, 10)] for v in (1.0, 2.0, 4.0)]
-    for lines_ in lines[:1]:
-        lines_[1] |= {f"{NAME}/stderr": 0.5}
-        lines_[0] |= {f"{NAME}/min": 1.0, f"{NAME}/max": 9.0}
-    lines[2].insert(1, {"step": 7, NAME: 3.0})
+    lines[0][0] |= {f"{NAME}/min": 1.0, f"{NAME}/max": 9.0}
+    lines[0][1] |= {f"{NAME}/stderr": 0.5}
+    lines[0].insert(1, {"step": 7, NAME: 3.0})
     paths = [
         write_run(tmp_path, f"a-seed{i}", {i: 1.0}, seed=i, rows=of)
         for i, of in enumerate(lines)
@@ -247,8 +247,9 @@ def test_a_band_is_the_interval_over_runs_and_of_one_run_its_own(tmp_path):
     low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
     np.testing.assert_allclose((found.low[0], found.high[0]), (low, high))
     ((alone,),) = [c.series for c in charts(told(paths[0])) if NAME in c.title]
-    np.testing.assert_allclose(alone.low, [1.0, 10 - 0.98])
-    np.testing.assert_allclose(alone.high, [9.0, 10 + 0.98])
+    assert alone.x == [5, 7, 10]
+    np.testing.assert_allclose(alone.low, [1.0, np.nan, 10 - 0.98])
+    np.testing.assert_allclose(alone.high, [9.0, np.nan, 10 + 0.98])
 
 
 def drawn(chart: Chart) -> tuple[str, dict[str, float], dict[str, float]]:
@@ -311,21 +312,19 @@ class Reader(HTMLParser):
 
     def __init__(self, html: str):
         super().__init__()
-        self.cells, self.attributes, self._tags = [], [], []
+        self.cells, self.attributes, self.tags = [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
-        self._tags.append(tag)
+        self.tags.append(tag)
         self.attributes += [(tag, *pair) for pair in attributes]
 
     def handle_data(self, data):
-        if self._tags[-1] not in ("style", "script"):
+        if self.tags[-1] not in ("style", "script"):
             self.cells.append(" ".join(data.split()))
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
+def two(folder: Path) -> list[Path]:
     names = ("a & b", "<c>")
     return [
         write_run(folder, name, samples_of(i, 3), train__rate=i)
@@ -333,21 +332,22 @@ def two(tmp_path_factory):
     ]
 
 
-def test_the_page_says_all_that_markdown_says_and_needs_no_other_file(two):
-    page_ = told(*two)
+def test_the_page_says_all_that_markdown_says_and_needs_no_other_file(tmp_path):
+    page_ = told(*two(tmp_path))
     html, text = page.html(page_), page.markdown(page_)
     reader = Reader(html)
     said = {*reader.cells}
     for line in text.splitlines():
         if line.startswith("| ") and "---" not in line:
             assert {*line.strip("| ").split(" | ")} <= said
+    assert "c" not in reader.tags  # of the name of a run
     assert not re.search(r"https?:|@import|url\(", html)
     assert not [a for a in reader.attributes if a[1] in ("src", "href")]
     assert ("meta", "http-equiv", "refresh") not in reader.attributes
 
 
-def test_device_time_and_cost_are_those_of_the_steps(two):
-    grid = told(*two).sections[-1].blocks[0]
+def test_device_time_and_cost_are_those_of_the_steps(tmp_path):
+    grid = told(*two(tmp_path)).sections[-1].blocks[0]
     name, device, rate, seconds, hours, *_ = grid.rows[0]
     assert (name, device, rate, seconds) == ("a & b", "2 H100", "2", "20 s")
     assert float(hours) == pytest.approx(2 * 20 / 3600, rel=0.01)
@@ -436,7 +436,7 @@ def test_each_phase_is_traced_once_and_the_page_is_there_at_the_end(
         patch.setattr("tests.runs.train_and_evaluate", lambda *a: whole(*a, 1e9))
         train(config, tmp_path)
     assert seen == once
-    assert "Final figures" in (tmp_path / "report.html").read_text()
+    assert "<h2>Figures" in (tmp_path / "report.html").read_text()
 
 
 def test_memory_counts_donated_arguments_once_and_an_old_rate_tells_the_time():
@@ -446,7 +446,7 @@ def test_memory_counts_donated_arguments_once_and_an_old_rate_tells_the_time():
     unknown = SimpleNamespace(memory_analysis=lambda: None)
     rows = [{"step": 40, "steps_per_second": 0.5}]
     text = startup.resources_text([unknown, program], rows, 60)
-    assert "7 GiB with activations, 3 of them the state" in " ".join(text.split())
+    assert "7 GiB with activations, 3 GiB of them the state" in " ".join(text.split())
     assert "2 min left at 0.5 steps/s" in text
     assert "does not tell" in startup.resources_text([unknown], [], 60)
 
@@ -461,9 +461,10 @@ def test_a_metric_says_its_version():
     assert records.described(task)["val/denoise_mse"]["version"] == 1
 
 
-def test_the_command_writes_a_page_and_markdown(two, tmp_path, capsys):
+def test_the_command_writes_a_page_and_markdown(tmp_path, capsys):
+    first, second = two(tmp_path)
     output = tmp_path / "new" / "report.html"
-    report.main(["report", str(two[0]), f"--output={output}", str(two[1])])
+    report.main(["report", str(first), f"--output={output}", str(second)])
     assert "a & b, <c>" in output.with_suffix(".md").read_text()
     assert output.read_text().count("<svg") == 2
     assert str(output) in capsys.readouterr().out.replace("\n", "")
@@ -520,10 +521,10 @@ onload = () => {
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 @pytest.mark.parametrize("is_dark", [False, True])
 def test_in_a_browser_the_page_fits_a_phone_hides_curves_and_says_values(
-    two, tmp_path, is_dark
+    tmp_path, is_dark
 ):
     """Two frames 375 pixels wide, in the second one scripts are off."""
-    html = escape(page.html(told(*two)))
+    html = escape(page.html(told(*two(tmp_path))))
     frames = "".join(
         f'<iframe width="375" height="700" {box} srcdoc="{html}"></iframe>'
         for box in ("", 'sandbox="allow-same-origin"')
@@ -613,7 +614,6 @@ MUTANTS = [
             "np.concatenate(strata)",
         ),
         test_the_bootstrap_draws_within_each_stratum,
-        error=TypeError,
     ),
     *(
         Mutant(
@@ -661,8 +661,8 @@ MUTANTS = [
         "of runs with several seeds the first one alone",
         RUNS,
         one(
-            "for run in self.runs\n            for seed",
-            "for run in self.runs[:1]\n            for seed",
+            "for run in self.runs\n            for seed, scores",
+            "for run in self.runs[:1]\n            for seed, scores",
         ),
         test_many_seeds_in_many_directories_are_one_config,
     ),
@@ -715,6 +715,7 @@ MUTANTS = [
         CURVES,
         one("-np.inf, np.log10(values)", "np.nan, np.log10(values)"),
         test_a_wide_range_is_logarithmic_and_a_band_below_0_ends_at_the_floor,
+        error=ValueError,
     ),
     Mutant(
         "report",
@@ -753,6 +754,7 @@ MUTANTS = [
         "experiments.reporting.studies",
         one('["step"] != run.step', '["step"] > run.step'),
         test_studies_that_lie_with_a_run_are_told_and_others_named_by_command,
+        error=AttributeError,
     ),
     Mutant(
         "watch",
@@ -793,7 +795,7 @@ MUTANTS = [
         "report",
         "what stands in a page runs as code",
         PAGE,
-        one('f"<td>{escape(cell)}</td>"', 'f"<td>{cell}</td>"'),
+        one("{mark}{escape(label)}", "{mark}{label}"),
         test_the_page_says_all_that_markdown_says_and_needs_no_other_file,
     ),
 ]

@@ -74,14 +74,14 @@ def page(runs: Sequence[Run], studies: Sequence[Section] = ()) -> Page:
 def configs(groups: Sequence[Group]) -> Section:
     """What differs between the configs; of one, what differs from the defaults."""
     title, heads = "What differs", ["field", *(group.name for group in groups)]
-    partly = {}
+    partly: dict[str, list] = {}
     if len(groups) > 1:
         everything = reading.differences(groups)
         partly = {k: values for k, values in everything.items() if None in values}
         found = {k: values for k, values in everything.items() if k not in partly}
         text = "All other fields are the same, but for seeds."
     else:
-        values = groups[0].runs[0].values
+        values, title = groups[0].runs[0].values, "What differs from the defaults"
         try:
             text = "Beside this, all fields have their defaults."
             changed = fields.differing(make_experiment, values)
@@ -111,7 +111,7 @@ def final(groups: Sequence[Group]) -> Section:
         for (definition, same), mark in zip(found, reading.apart(found), strict=True):
             blocks += _primary(name, dict(definition), same, mark)
     everything = _all_figures(groups)
-    return Section("Final figures", [*blocks, *everything] or ["None yet."])
+    return Section("Figures", [*blocks, *everything] or ["None yet."])
 
 
 def _state(run: Run) -> str:

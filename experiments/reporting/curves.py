@@ -85,9 +85,10 @@ def _axis(
         ticks = at
     elif is_log:
         subs = (1.0,) if last - first > 3 else (1.0, 2.0, 5.0)
-        ticks = ticker.LogLocator(subs=subs, numticks=6).tick_values(low, high)
+        locator = ticker.LogLocator(subs=subs, numticks=6)
+        ticks = locator.tick_values(10.0**first, 10.0**last)
     else:
-        ticks = ticker.MaxNLocator(5).tick_values(low, high)
+        ticks = ticker.MaxNLocator(5).tick_values(first, last)
     inside = [float(tick) for tick in ticks if first <= scale(tick) <= last]
     return Axis(to, inside)
 
