@@ -69,7 +69,8 @@ def parse(
     Bare arguments are more values of the list flag `rest`, if one is named.
     """
     values = flags.FlagValues()
-    values.set_gnu_getopt(rest is not None)
+    if rest is not None:
+        values.set_gnu_getopt()  # flags may follow bare arguments
     define(values)
     argv = [_as_override(argument) for argument in argv]
     if {"--help", "-h"} & set(argv):

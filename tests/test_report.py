@@ -213,6 +213,27 @@ def test_figures_of_other_definitions_never_share_a_column(tmp_path, other):
         assert of_curves == [{"a", "b"}, {"c"}]
 
 
+def test_a_run_of_an_earlier_version_stands_beside_a_new_one(tmp_path):
+    """Its config.json does not say what is scored, its records say it of some."""
+    paths = [write_run(tmp_path, name, {0: 1.0}, train__rate=name) for name in "ab"]
+    for path, names in zip(paths, (("metrics", "primary", "device"), ()), strict=True):
+        about = json.loads((path / "config.json").read_text())
+        about["metrics"]["train/err"] = about["metrics"][NAME]
+        for name in names:
+            del about[name]
+        (path / "config.json").write_text(json.dumps(about))
+        result = json.loads((path / "result.json").read_text())
+        result["metrics"]["train/err"] = 0.5
+        (path / "result.json").write_text(json.dumps(result))
+    page_ = told(*paths)
+    rows = [row[1:] for row in grids(page_)["All figures"].rows]
+    assert [[cell != "-" for cell in row] for row in rows] == [
+        [True, False],
+        [True] * 2,
+    ]
+    assert page_.sections[-1].blocks[0].rows[0][1] == "not recorded"
+
+
 def test_the_loss_of_other_objectives_is_another_quantity(tmp_path):
     paths = [write_run(tmp_path, name, {0: 1.0}) for name in ("a", "b")]
     text = (tmp_path / "b" / "config.json").read_text()
@@ -370,6 +391,16 @@ def with_studies(folder: Path) -> Path:
     return run
 
 
+def judged(folder: Path) -> Path:
+    """The JSON of judge, of the same run."""
+    share = {"mean": 0.5, "stderr": 0.1, "count": 64}
+    best = [{"restarts": n, "first": share, "any": share} for n in (1, 2)]
+    split = {"best": best, "auroc": {"same x": share, "any x": share}}
+    of_run = {"metric": "err", "step": 40, "splits": {"val": split}}
+    (folder / "other.json").write_text(json.dumps({"runs": {"run": of_run}}))
+    return folder / "other.json"
+
+
 def test_studies_that_lie_with_a_run_are_told_and_others_named_by_command(tmp_path):
     run = with_studies(tmp_path)
     section, diagnosis = told(run).sections[3:5]
@@ -378,8 +409,12 @@ def test_studies_that_lie_with_a_run_are_told_and_others_named_by_command(tmp_pa
     assert chart.series == [Series("run", [1, 5], [0.5] * 2, [0.4] * 2, [0.6] * 2)]
     assert f"python -m experiments.judge --runs={run}`" in section.blocks[-1]
     assert f"experiments.diagnose --workdir={run}`" in diagnosis.blocks[-1]
+    found = runs.read(run)
+    chart = studies.sections([found], [judged(tmp_path)])[0].blocks[-2]
+    assert chart.series[0][1:3] == ([1, 2], [0.5, 0.5])
+    np.testing.assert_allclose(chart.series[0].low, 0.5 - 0.196)
     with pytest.raises(UserError, match=r"config.json: is no study, must be the .json"):
-        studies.sections([runs.read(run)], [run / "config.json"])
+        studies.sections([found], [run / "config.json"])
 
 
 def test_a_run_is_watched_in_place_until_it_ends(tmp_path, monkeypatch):

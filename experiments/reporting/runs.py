@@ -200,8 +200,11 @@ def alike(
     found: dict[Definition, list[Group]] = {}
     for group in groups:
         run = group.runs[0]
-        there = any(name in row for r in group.runs for row in r.rows)
-        if there if running else group.figure(name) is not None:
+        if running:
+            is_there = any(name in row for r in group.runs for row in r.rows)
+        else:
+            is_there = name in run.metrics and group.figure(name) is not None
+        if is_there:
             definition = run.definition(name, running=running)
             found.setdefault(definition, []).append(group)
     return [*found.items()]
