@@ -571,7 +571,7 @@ def test_in_a_browser_the_page_fits_a_phone_hides_curves_and_says_values(
     options += ["--disable-sync", "--disable-quic", f"--user-data-dir={tmp_path / 'd'}"]
     options += [f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"]
     command = [CHROMIUM, *options, "--dump-dom", outer.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     title = re.search("<title>(.*?)</title>", done.stdout)[1]
     live, still = json.loads(unescape(title))
     for seen in (live, still):
