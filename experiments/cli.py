@@ -63,24 +63,30 @@ def parse(
     argv: Sequence[str],
     define: Callable[[flags.FlagValues], None],
     fields_of: Callable[[str], Mapping] = configuration.load,
+    rest: str | None = None,
 ) -> flags.FlagValues:
     """Parses flags; a stray or unknown argument is a UserError, not silence.
 
-    `fields_of` what --config names, its --help tells.
+    `fields_of` what --config names, its --help tells. Bare arguments are more values of
+    the list flag `rest`, if one is named.
     """
     values = flags.FlagValues()
+    if rest is not None:
+        values.set_gnu_getopt()  # flags may follow bare arguments
     define(values)
     argv = [_as_override(argument) for argument in argv]
     if {"--help", "-h"} & set(argv):
         print(_help(values, argv, fields_of))
         raise SystemExit(0)
     try:
-        rest = values(argv)
+        _, *bare = values(argv)
     except flags.Error as error:
         raise UserError(_sentence(error)) from error
-    if len(rest) > 1:
+    if rest is not None:
+        values[rest].value = [*values[rest].value, *bare]
+    elif bare:
         raise UserError(
-            f"unexpected argument {rest[1]!r}: overrides are written"
+            f"unexpected argument {bare[0]!r}: overrides are written"
             " --config.group.field=value"
         )
     return values

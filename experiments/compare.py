@@ -6,16 +6,14 @@ python -m experiments.compare --runs=runs/none-cpu-seed0,runs/cd_full-cpu-seed0
 import json
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 from rich.table import Table
-from scipy import stats
 
 from experiments import cli, figures
 from experiments.errors import UserError
 from experiments.run.logs import read_rows, say
-from experiments.score.statistics import interval
-from experiments.score.tables import tables, with_error
+from experiments.score import statistics
+from experiments.score.tables import tables, with_bounds, with_error
 
 LAST_SHARE = 0.1  # of a run, over which the training metrics are averaged
 TRAINING = ("train/denoise_mse", "grad_norm_pos", "frac_sat", "margin", "filter/kept")
@@ -47,7 +45,7 @@ def seeds_tables(results: dict[str, dict]) -> list[Table]:
             name: {seed: scores[metric] for seed, scores in result["seeds"].items()}
             for name, result in results.items()
         }
-        means = [interval(values.values()) for values in by_seed.values()]
+        means = [statistics.interval(values.values()) for values in by_seed.values()]
         (_, first), *others = by_seed.items()
         is_ratio = all(v > 0 for values in by_seed.values() for v in values.values())
         kind = "ratio" if is_ratio else "difference"
@@ -67,12 +65,8 @@ def paired(
     """("ratio [low, high]", "p") of paired seeds, or their difference."""
     if set(values) != set(first):
         raise UserError(f"{name}: has seeds {sorted(values)}, not {sorted(first)}")
-    to, back = (np.log, np.exp) if is_ratio else (np.asarray, np.asarray)
-    gaps = [to(values[seed]) - to(first[seed]) for seed in first]
-    mean, half = interval(gaps)
-    p = stats.ttest_1samp(gaps, 0.0).pvalue
-    low, middle, high = (back(mean + shift) for shift in (-half, 0, half))
-    return f"{middle:.3g} [{low:.3g}, {high:.3g}]", f"{p:.2g}"
+    test = statistics.paired(values, first, is_ratio=is_ratio)
+    return with_bounds(*test[:3]), f"{test.p:.2g}"
 
 
 def define(values: flags.FlagValues) -> None:

@@ -1,14 +1,17 @@
 """What a run says before its first step, on one screen of 24 lines of 80 columns."""
 
 import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments import fields
-from experiments.build import Experiment, make_experiment, resolve
+from experiments.build import Experiment, make_experiment, memory_bytes, resolve
 from experiments.configuration import show
+from experiments.run.meter import duration
 
 WIDTH = 80
 INDENT = 12
@@ -33,6 +36,46 @@ def startup_text(experiment: Experiment, config: ConfigDict) -> str:
         **_chain(experiment),
     }
     return "\n".join(_paragraph(name, text) for name, text in lines.items())
+
+
+def resources_text(programs: Iterable, rows: Sequence[dict], num_steps: int) -> str:
+    """What compiled dispatches take: memory, and the time of the steps that are left.
+
+    Args:
+      programs: compiled, one a phase; the largest is told.
+      rows: of metrics.jsonl, where an earlier process left any.
+      num_steps: that are left.
+    """
+    sizes = [size for size in map(_bytes, programs) if size]
+    memory = "the device does not tell"
+    if sizes:
+        most, inside = max(sizes)
+        memory = (
+            f"{_size(most)} with activations, {_size(inside)} of them the state and"
+            f" the data; the device has {_size(memory_bytes())}"
+        )
+    time = "told after the first seconds of steps"
+    if rows and rows[-1].get("steps_per_second"):
+        rate = rows[-1]["steps_per_second"]
+        time = f"{duration(num_steps / rate)} left at {rate:.3g} steps/s of before"
+    lines = {"memory": memory, "time": f"{time}, evaluations aside"}
+    return "\n".join(_paragraph(name, text) for name, text in lines.items())
+
+
+def _size(count: int) -> str:
+    unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
+    return f"{count / unit:.3g} {name}"
+
+
+def _bytes(program: Any) -> tuple[int, int] | None:
+    """(all that a compiled dispatch holds at once, its arguments), if it is known."""
+    size = program.memory_analysis()
+    if size is None:
+        return None
+    # Donated arguments are counted among the results once more.
+    outside = size.argument_size_in_bytes + size.output_size_in_bytes
+    outside -= size.alias_size_in_bytes
+    return outside + size.temp_size_in_bytes, size.argument_size_in_bytes
 
 
 def _pairs(values: fields.Values) -> str:

@@ -20,6 +20,10 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "commit", None, "train with the code of this commit alone", flag_values=values
     )
+    flags.DEFINE_float(
+        "report_every", 0.0, "seconds between two writings of <workdir>/report.html;"
+        " 0: none", 0.0, flag_values=values,
+    )  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
@@ -28,7 +32,8 @@ def main(argv: list[str]) -> None:
         code.require(values.commit)
     config = cli.config_of(values)
     default = f"runs/{cli.config_name(argv)}-seed{config.seed}"
-    train_and_evaluate(config, Path(values.workdir or default))
+    directory = Path(values.workdir or default)
+    train_and_evaluate(config, directory, values.report_every)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ MUTANTS = [
         "run",
         "the phase of the end from the start",
         LOOP,
-        one("phase = experiment.phase_at(step)", "phase = len(phases) - 1"),
+        one("phase = experiment.phase_at(step)", "phase = len(experiment.phases) - 1"),
         test_late_shaping_denoises_first_and_has_negatives_afterwards,
     ),
     Mutant(

@@ -29,7 +29,10 @@ def test_a_finished_run_is_complete_on_disk(finished):
     directory, config, state = finished
     stored = json.loads((directory / "config.json").read_text())
     assert stored["config"]["train"]["num_steps"] == 6
-    assert set(stored) == {"format", "config", "versions", "commit"}
+    assert set(stored) == {"format", "config", "versions", "commit", "device"} | {
+        "primary",
+        "metrics",
+    }
     result = json.loads((directory / "result.json").read_text())
     assert set(result["metrics"]) >= CONTRACT
     assert result["answer_shape"] == [16, 9]

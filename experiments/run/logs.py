@@ -1,7 +1,7 @@
 """What a run says: metrics.jsonl, TensorBoard scalars, lines and a progress bar."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,11 +40,19 @@ class Logs:
 
     Opened at `step`, it forgets what an interrupted run logged after it, so that each
     step stands there once. Extremes (`<name>/min`, `<name>/max`) are in metrics.jsonl
-    only.
+    only. `then` is called after each line.
     """
 
-    def __init__(self, workdir: Path, schema: Schema, *, step: int, num_steps: int):
-        self.directory, self._schema = Path(workdir), schema
+    def __init__(
+        self,
+        workdir: Path,
+        schema: Schema,
+        *,
+        step: int,
+        num_steps: int,
+        then: Callable[[], None] | None = None,
+    ):
+        self.directory, self._schema, self._then = Path(workdir), schema, then
         self._path = Path(workdir) / "metrics.jsonl"
         self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
         kept = "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -99,6 +107,8 @@ class Logs:
             if name != "step" and name.rpartition("/")[2] not in EXTREMES:
                 self._board.add_scalar(name, value, row["step"])
         self._print(row)
+        if self._then:
+            self._then()
 
     def _print(self, row: Mapping[str, float]) -> None:
         cells = [("step", f"{row['step']:>8}")]

@@ -1,5 +1,6 @@
 """The training loop: dispatch, log, evaluate, save; then the final figures."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.build import Experiment, build
 from experiments.errors import UserError
+from experiments.reporting.watch import Watch
 from experiments.run import summary, workdir
 from experiments.run.checkpoint import Checkpoints, abstract
 from experiments.run.interrupt import Interrupt
@@ -18,13 +20,21 @@ from experiments.run.schema import schema_of
 from experiments.run.summary import Spikes
 from experiments.score import records
 from experiments.score.scorer import Scorer, score_seeds
-from experiments.startup import startup_text
+from experiments.startup import resources_text, startup_text
 from ired_jax.tasks.base import Task
 from ired_jax.training import TrainState
+from ired_jax.types import Tree
 
 
-def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
+def train_and_evaluate(
+    config: ConfigDict, directory: Path, report_every: float = 0.0
+) -> TrainState:
     """Trains, or goes on training, in a run directory, and leaves its final figures.
+
+    Args:
+      config: every field.
+      directory: of the run.
+      report_every: seconds between two writings of its report.html; 0: none.
 
     Returns:
       The last state.
@@ -34,7 +44,8 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
         disk, a loss or norm that is not finite, a signal.
     """
     experiment = build(config)
-    workdir.claim(directory, config)
+    workdir.claim(directory, config, experiment.task)
+    watch = Watch(directory, report_every)
     say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
     with (
         Checkpoints(directory, experiment.task) as checkpoints,
@@ -47,7 +58,7 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
             say(f"resuming from step {step_of(state)}")
         scorer, length = Scorer(experiment), experiment.periods.num_steps
         schema, step = schema_of(experiment), step_of(state)
-        with Logs(directory, schema, step=step, num_steps=length) as logs:
+        with Logs(directory, schema, step=step, num_steps=length, then=watch) as logs:
             state = _train(experiment, state, scorer, checkpoints, logs, interrupt)
             checkpoints.wait()
             if interrupt.is_set:
@@ -56,21 +67,21 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
                     " the same command resumes"
                 )
             report(experiment, scorer, state, logs, directory)
+            watch.finish()
     return state
 
 
 def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainState:
     """Steps until the end, an interrupt, or an early stop."""
-    periods, phases = experiment.periods, range(len(experiment.phases))
-    dispatches = [experiment.dispatch(phase) for phase in phases]
+    periods, step, pending = experiment.periods, step_of(state), []
     data = jax.device_put(experiment.train_data)  # once, not at each dispatch
-    step, pending = step_of(state), []
+    programs = _programs(experiment, state, data, logs.rows)
     meter, spikes = Meter(), Spikes(logs.directory)
     while step < periods.num_steps and not interrupt.is_set:
         if _should_stop_early(experiment.task, logs.rows, periods.patience):
             break
         phase = experiment.phase_at(step)
-        state, metrics = dispatches[phase](state, data)
+        state, metrics = programs[phase](state, data)
         step += periods.steps_per_dispatch
         pending.append(metrics)
         # One dispatch is computed and one waits: more would delay an interrupt.
@@ -95,6 +106,25 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
         _row(pending, step, spikes)
         checkpoints.save(state, None)
     return state
+
+
+def _programs(
+    experiment: Experiment, state: TrainState, data: Tree, rows: list[dict]
+) -> dict[int, Callable]:
+    """The compiled dispatch of each phase that is left.
+
+    Compiled before the first step, so that what they take is said before it, and what
+    does not fit the device fails there.
+    """
+    step, num_steps = step_of(state), experiment.periods.num_steps
+    if step >= num_steps:
+        return {}
+    left = range(experiment.phase_at(step), len(experiment.phases))
+    programs = {
+        phase: experiment.dispatch(phase).lower(state, data).compile() for phase in left
+    }
+    say(resources_text(programs.values(), rows, num_steps - step))
+    return programs
 
 
 def _row(pending: list, step: int, spikes: Spikes) -> dict[str, float]:

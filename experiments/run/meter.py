@@ -1,6 +1,7 @@
 """How fast a run is, and how long it takes yet."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 SURE_AFTER = 2.0  # seconds of steps, compilation left out, that a forecast is made from
 
@@ -43,6 +44,31 @@ class Meter:
         each = seconds / steps
         left = duration(each * (num_steps - step))
         return f"{each:.3g} s a step, {left} left, evaluations aside"
+
+
+class Every:
+    """A period of some seconds; 0: never."""
+
+    def __init__(self, seconds: float):
+        self._seconds, self._last = seconds, -float("inf")
+
+    def is_due(self) -> bool:
+        """Whether the period has passed since this last said so; true at first."""
+        now = time.monotonic()
+        if not self._seconds or now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+def seconds_of(rows: Sequence[Mapping[str, float]]) -> float:
+    """What the steps of metrics.jsonl took, compilation and evaluation left out."""
+    seconds, step = 0.0, 0
+    for row in rows:
+        if row.get("steps_per_second"):
+            seconds += (row["step"] - step) / row["steps_per_second"]
+        step = row["step"]
+    return seconds
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from experiments.build import Experiment
 from experiments.run import workdir
 from experiments.run.files import write_json
 from experiments.run.logs import Logs, say
+from experiments.run.meter import seconds_of
 from experiments.score import baselines, records
 from experiments.score.scorer import Scorer, score_seeds
 from ired_jax.training import TrainState
@@ -44,6 +45,7 @@ def report(
         "num_examples": num_examples,
         "answer_shape": shapes[0] if len(shapes) == 1 else shapes,
         "baselines": others,
+        "training_seconds": seconds_of(logs.rows),
         **workdir.provenance(),
     }
     write_json(directory / "result.json", result)

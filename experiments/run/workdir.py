@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from experiments.build import resolve
@@ -13,13 +14,17 @@ from experiments.configuration import free_fields
 from experiments.errors import UserError
 from experiments.fields import flatten, nest
 from experiments.run.files import write_json
+from experiments.score import records
+from ired_jax.tasks.base import Task
 
 FORMAT = 2  # of config.json: its fields are those of the parts that it chose
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
+def claim(workdir: Path, config: ConfigDict, task: Task | None = None) -> None:
     """Makes the run directory, or checks that it belongs to this config.
+
+    With a `task`, what its metrics are stands beside the config.
 
     Raises:
       UserError: it belongs to another config (the fields are named), or is not a run
@@ -45,6 +50,8 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     except OSError as error:
         raise UserError(f"{workdir} cannot be made: {error.strerror}") from error
     content = {"format": FORMAT, "config": nest(now).to_dict(), **provenance()}
+    if task is not None:
+        content |= {"primary": task.primary, "metrics": records.described(task)}
     write_json(path, content)
 
 
@@ -80,9 +87,11 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions and commit, for the record."""
+    """Versions, commit and device, for the record."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"versions": versions, "commit": commit()}
+    kind, count = jax.local_devices()[0].device_kind, jax.local_device_count()
+    device = {"kind": kind, "count": count}
+    return {"versions": versions, "commit": commit(), "device": device}
 
 
 def commit() -> str | None:

@@ -21,6 +21,7 @@ class Record(NamedTuple):
     interval: tuple[float, float] | None  # 95 %: over seeds (t), or rows of one seed
     unit: str
     better: str  # low, high
+    version: int = 1  # of the metric's definition
 
 
 def kinds(task: Task) -> dict[str, tuple[str, str]]:
@@ -33,6 +34,20 @@ def kinds(task: Task) -> dict[str, tuple[str, str]]:
     }
     names |= {name: (e.better, e.unit) for name, e in task.evaluators.items()}
     return names | {f"{split}/denoise_mse": DENOISING for split in (first, "train")}
+
+
+def version(task: Task, name: str) -> int:
+    """Of the definition of a logged name."""
+    metric = task.metrics.get(name.rpartition("/")[2]) or task.evaluators.get(name)
+    return metric.version if metric else 1
+
+
+def described(task: Task) -> dict[str, dict]:
+    """{logged name: {better, unit, version}} of all that a task can be scored by."""
+    return {
+        name: {"better": better, "unit": unit, "version": version(task, name)}
+        for name, (better, unit) in kinds(task).items()
+    }
 
 
 def schema(task: Task) -> dict[str, tuple[str, str]]:
@@ -91,7 +106,8 @@ def records(task: Task, scores: Sequence[Mapping[str, float]]) -> list[dict]:
             half = statistics.interval(values)[1]
         interval = None if half is None else (mean - half, mean + half)
         split, _, metric = name.rpartition("/")
-        record = Record(metric, split or None, mean, interval, unit, better)
+        kind = (unit, better, version(task, name))
+        record = Record(metric, split or None, mean, interval, *kind)
         found.append(record._asdict())
     return found
 

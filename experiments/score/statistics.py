@@ -4,7 +4,7 @@ NumPy on the host, float64. Energies are comparable only at the same x and level
 every ranking is taken over the candidates of one row and then averaged over rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,16 @@ class BestOf(NamedTuple):
     lowest: np.ndarray  # of the answer of lowest energy
     random: np.ndarray  # of one of them, whichever
     oracle: np.ndarray  # of the best of them
+
+
+class Paired(NamedTuple):
+    """A sample beside another of the same seeds: 95 %, of a paired t-test."""
+
+    middle: float  # ratio of geometric means, or difference of means
+    low: float
+    high: float
+    p: float
+    count: int  # shared seeds
 
 
 def summary(values: np.ndarray) -> Summary:
@@ -63,7 +73,61 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
     """Mean over seeds, and half the 95 % t-interval."""
     sample = np.array(list(values))
     scale = sample.std(ddof=1) / len(sample) ** 0.5
-    return sample.mean(), stats.t.ppf(0.975, len(sample) - 1) * scale
+    return sample.mean(), quantile(len(sample)) * scale
+
+
+def quantile(count: int) -> float:
+    """Standard errors in half a 95 % interval over seeds (t); of one seed over rows."""
+    return float(stats.t.ppf(0.975, count - 1)) if count > 1 else 1.96
+
+
+def paired(
+    values: Mapping[str, float], first: Mapping[str, float], *, is_ratio: bool
+) -> Paired | None:
+    """Compares the seeds {seed: value} that both have; None where they share under two.
+
+    Ratios are tested on the logarithms: all values must be above 0.
+    """
+    seeds = [seed for seed in first if seed in values]
+    if len(seeds) < 2:
+        return None
+    to, back = (np.log, np.exp) if is_ratio else (np.asarray, np.asarray)
+    gaps = np.array([to(values[seed]) - to(first[seed]) for seed in seeds])
+    mean, half = interval(gaps)
+    # Gaps without spread have no t: all 0 is no difference, any other is a sure one.
+    p = stats.ttest_1samp(gaps, 0.0).pvalue if np.ptp(gaps) else float(mean == 0)
+    bounds = (float(back(mean + shift)) for shift in (0, -half, half))
+    return Paired(*bounds, float(p), len(seeds))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number, in their order (Holm, step-down)."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    # The k-th smallest of m times m - k + 1, never below the one before.
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected.tolist()
+
+
+def interquartile(
+    *strata: Sequence[float], resamples: int = 10_000
+) -> tuple[float, float, float]:
+    """Mean of the middle half of all values, and its 95 % bootstrap interval.
+
+    Seeds are drawn again within each stratum, one a task (arXiv 2108.13264).
+    """
+
+    def middle(*samples: np.ndarray, axis: int) -> np.ndarray:
+        return stats.trim_mean(np.concatenate(samples, axis), 0.25, axis)
+
+    samples = [np.asarray(values, np.float64) for values in strata]
+    drawn = stats.bootstrap(
+        samples, middle, n_resamples=resamples, method="percentile", rng=0
+    )
+    low, high = drawn.confidence_interval
+    return float(middle(*samples, axis=0)), float(low), float(high)
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -54,3 +54,8 @@ def with_error(value: float | None, error: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3g}" + (f" +- {error:.1g}" if error is not None else "")
+
+
+def with_bounds(value: float, low: float, high: float) -> str:
+    """`1.23 [1.19, 1.27]`."""
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]"

@@ -38,6 +38,7 @@ class Metric(NamedTuple):
     of_row: Callable[[Tree, Tree, Tree], Array]
     better: Literal["low", "high"]
     unit: str
+    version: int = 1  # one more whenever the same answer gets another figure
 
 
 class Evaluator(NamedTuple):
@@ -46,6 +47,7 @@ class Evaluator(NamedTuple):
     of_model: Callable[[Callable[[Tree, Tree, Array], Array], Array], Array]
     better: Literal["low", "high"]
     unit: str
+    version: int = 1
 
 
 class Inference(NamedTuple):

@@ -1,0 +1,1 @@
+"""What runs say, as one page: read, told as plain facts, then written and drawn."""

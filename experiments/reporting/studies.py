@@ -1,0 +1,150 @@
+"""Sections made from the JSON of other commands: compute, judge and diagnose."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from experiments import compute, diagnose, judge
+from experiments.errors import UserError
+from experiments.reporting.content import Chart, Section, Series, of_table
+from experiments.reporting.runs import Run, read_json
+
+KINDS = {"compute.json": "steps", "judge.json": "best"}  # what a split of each holds
+Studies = dict[str, dict[str, dict]]  # {kind: {run: what its command wrote}}
+
+
+def sections(runs: Sequence[Run], given: Iterable[Path] = ()) -> list[Section]:
+    """Error against inference compute, answers and energies, the diagnosis.
+
+    Raises:
+      UserError: a file that is given, or lies with a run, is none of these.
+    """
+    found = _found(runs, given)
+    paths = ",".join(str(run.path) for run in runs)
+    work, judged = found["steps"], found["best"]
+    blocks = [*_stale(runs, work), *_compute(work), *_stale(runs, judged)]
+    if judged:
+        blocks += [*_work(judged), *map(of_table, judge.final_tables(judged))]
+    missing = [name for name, kind in KINDS.items() if not found[kind]]
+    blocks += [
+        f"`python -m experiments.{name.removesuffix('.json')} --runs={paths}` makes"
+        f" more of this section; its .json is given with --studies, or lies in the"
+        f" run's folder or beside it."
+        for name in missing
+    ]
+    return [Section("Error against inference compute", blocks), _diagnosis(runs)]
+
+
+def _found(runs: Sequence[Run], given: Iterable[Path]) -> Studies:
+    names = {run.name for run in runs}
+    paths = [run.path.resolve() for run in runs]
+    folders = dict.fromkeys([*(path.parent for path in paths), *paths])
+    beside = [folder / name for folder in folders for name in KINDS]
+    found: Studies = {kind: {} for kind in KINDS.values()}
+    for path in (*(path for path in beside if path.exists()), *given):
+        of_runs = read_json(path).get("runs")
+        kind = _kind(of_runs)
+        if kind is None:
+            raise UserError(
+                f"{path}: is no study, must be the .json of experiments.compute or"
+                " experiments.judge"
+            )
+        found[kind] |= {name: of for name, of in of_runs.items() if name in names}
+    return found
+
+
+def _kind(of_runs: object) -> str | None:
+    if not isinstance(of_runs, dict):
+        return None
+    splits = [s for of in of_runs.values() for s in of.get("splits", {}).values()]
+    kinds = [kind for kind in KINDS.values() if all(kind in split for split in splits)]
+    return kinds[0] if splits and kinds else None
+
+
+def _stale(runs: Sequence[Run], found: Mapping[str, dict]) -> list[str]:
+    """A sentence for each run that was trained on since."""
+    return [
+        f"Of {run.name} these are figures of step {found[run.name]['step']:,}, it is"
+        f" now at {run.step:,}."
+        for run in runs
+        if run.name in found and found[run.name]["step"] != run.step
+    ]
+
+
+def _compute(work: Mapping[str, dict]) -> list:
+    """A chart a split and axis; the runs of another metric or unit in their own."""
+    blocks = []
+    axes = {"steps": "descent steps a level", "restarts": "restarts R"}
+    for metric, same in _by_metric(work).items():
+        splits = dict.fromkeys(split for of in same.values() for split in of["splits"])
+        for split in splits:
+            for kind, label in axes.items():
+                series = [
+                    _series(name, of["splits"][split][kind], kind)
+                    for name, of in same.items()
+                    if split in of["splits"]
+                ]
+                blocks.append(Chart(f"{split}/{metric}", label, series, log_x=True))
+        blocks += [of_table(table) for table in compute.final_tables(same)]
+    return blocks
+
+
+def _series(name: str, entries: list[dict], kind: str) -> Series:
+    mean = [entry["value"]["mean"] for entry in entries]
+    half = [entry["value"]["half"] for entry in entries]
+    low, high = ([m + s * h for m, h in zip(mean, half, strict=True)] for s in (-1, 1))
+    return Series(name, [entry[kind] for entry in entries], mean, low, high)
+
+
+def _work(judged: Mapping[str, dict]) -> list[Chart]:
+    """The share right against the number of answers to choose from, by energy."""
+    charts = []
+    for metric, same in _by_metric(judged).items():
+        for split in dict.fromkeys(s for of in same.values() for s in of["splits"]):
+            series = []
+            for name, of in same.items():
+                entries = [
+                    {"restarts": entry["restarts"], "value": _with_half(entry["first"])}
+                    for entry in of["splits"].get(split, {"best": []})["best"]
+                ]
+                series.append(_series(name, entries, "restarts"))
+            title = f"{split}/{metric}, share right of the answer of least energy"
+            charts.append(Chart(title, "answers to choose from", series, log_x=True))
+    return charts
+
+
+def _with_half(value: Mapping) -> dict:
+    nothing = float("nan")
+    mean = nothing if value["mean"] is None else value["mean"]
+    return {"mean": mean, "half": 1.96 * (value["stderr"] or 0.0)}
+
+
+def _by_metric(found: Mapping[str, dict]) -> dict[str, dict[str, dict]]:
+    """{`metric, unit`: the runs that it is the metric of}."""
+    groups: dict[str, dict[str, dict]] = {}
+    for name, of in found.items():
+        metric = ", ".join(filter(None, (of["metric"], of.get("unit"))))
+        groups.setdefault(metric, {})[name] = of
+    return groups
+
+
+def _diagnosis(runs: Sequence[Run]) -> Section:
+    """The tables of diagnosis.json, and what makes those that are missing."""
+    blocks: list = []
+    for run in runs:
+        path = run.path / "diagnosis.json"
+        if not path.exists():
+            continue
+        found = read_json(path)
+        blocks += _stale([run], {run.name: found})
+        sign = 1 if found["better"] == "low" else -1
+        for name, split in found["splits"].items():
+            title = f"{run.name}, {name}"
+            blocks.append(diagnose.summary(f"{title}, {found['metric']}", split, sign))
+            for table in diagnose.level_tables(title, split):
+                blocks.append(of_table(table)._replace(is_folded=True))
+    missing = [run.path for run in runs if not (run.path / "diagnosis.json").exists()]
+    if missing:
+        command = f"`python -m experiments.diagnose --workdir={missing[0]}`"
+        others = f", and so on for {len(missing) - 1} more" if len(missing) > 1 else ""
+        blocks.append(f"{command} makes the diagnosis of a run{others}.")
+    return Section("Diagnosis", blocks)
