@@ -14,5 +14,5 @@ CONFIGS = {name: {"base": f"configs/{name}.py:cpu"} for name in NAMES}
 
 
 def get_sweep() -> Sweep:
-    points = grid(CONFIGS, NETWORKS, listed("task.shift", 0.5, 0.1))
+    points = grid(CONFIGS, NETWORKS, listed("train.shift", 0.5, 0.1))
     return Sweep("configs/none.py:cpu", points)

@@ -26,7 +26,12 @@ def make_inverse(
     *,
     n: Annotated[int, Field("matrices are n x n", at_least=1)] = 20,
     shift: Annotated[
-        float, Field("c of the matrices to train on; 0.1: the harder set's", above=0)
+        float,
+        Field(
+            "c of the matrices to train on; 0.1: the harder set's",
+            above=0,
+            group="train",
+        ),
     ] = SHIFT,
     inference: Annotated[Inference, Part(Inference, "eval")] = Inference(),
 ) -> Task:
