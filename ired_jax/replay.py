@@ -25,7 +25,7 @@ class ReplayState(NamedTuple):
 
     @property
     def num_buckets(self) -> int:
-        return self.head.shape[0]
+        return self.head.shape[-1]
 
     @property
     def capacity(self) -> int:

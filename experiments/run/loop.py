@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import devices
 from experiments.build import Experiment, build
 from experiments.errors import UserError
 from experiments.run import summary, workdir
@@ -34,7 +35,8 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
         disk, a loss or norm that is not finite, a signal.
     """
     experiment = build(config)
-    workdir.claim(directory, config)
+    with devices.writer_first():
+        workdir.claim(directory, config)
     say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
     with (
         Checkpoints(directory, experiment.task) as checkpoints,
@@ -50,11 +52,8 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
         with Logs(directory, schema, step=step, num_steps=length) as logs:
             state = _train(experiment, state, scorer, checkpoints, logs, interrupt)
             checkpoints.wait()
-            if interrupt.is_set:
-                raise UserError(
-                    f"interrupted at step {step_of(state)}, saved;"
-                    " the same command resumes"
-                )
+            if interrupt.is_asked():
+                return _interrupted(state)
             report(experiment, scorer, state, logs, directory)
     return state
 
@@ -63,11 +62,12 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
     """Steps until the end, an interrupt, or an early stop."""
     periods, phases = experiment.periods, range(len(experiment.phases))
     dispatches = [experiment.dispatch(phase) for phase in phases]
-    data = jax.device_put(experiment.train_data)  # once, not at each dispatch
+    data = devices.put(experiment.train_data, experiment.mesh)  # once
     step, pending = step_of(state), []
     meter, spikes = Meter(), Spikes(logs.directory)
-    while step < periods.num_steps and not interrupt.is_set:
-        if _should_stop_early(experiment.task, logs.rows, periods.patience):
+    while step < periods.num_steps and not interrupt.is_asked():
+        stop = _should_stop_early(experiment.task, logs.rows, periods.patience)
+        if periods.patience and devices.agreed(stop):
             break
         phase = experiment.phase_at(step)
         state, metrics = dispatches[phase](state, data)
@@ -91,7 +91,7 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
                 checkpoints.save(state, row)
                 meter.restart()
         logs.advance(step, meter.last, meter.forecast(step, periods.num_steps))
-    if interrupt.is_set:
+    if interrupt.is_asked():
         _row(pending, step, spikes)
         checkpoints.save(state, None)
     return state
@@ -110,10 +110,8 @@ def _evaluated(
     experiment: Experiment, scorer: Scorer, state: TrainState, step: int
 ) -> dict[str, float]:
     """The scores at a state, the mean over seeds."""
-    params, num_examples = (
-        state.ema_params.energy,
-        scorer.evaluation.num_examples_running,
-    )
+    params = devices.local(state.ema_params.energy)
+    num_examples = scorer.evaluation.num_examples_running
     scores = score_seeds(scorer, experiment, params, step, num_examples)
     row = records.mean_over_seeds(scores)
     bad = sorted(name for name, value in row.items() if not np.isfinite(value))
@@ -122,6 +120,21 @@ def _evaluated(
             f"step {step}: {', '.join(bad)} not finite; the last good checkpoint stays"
         )
     return row
+
+
+def _interrupted(state: TrainState) -> TrainState:
+    """The end of a run that a signal stopped.
+
+    Several processes end well: the cluster that pre-empts them starts them again.
+
+    Raises:
+      UserError: of a single process, for the person who pressed a key.
+    """
+    text = f"interrupted at step {step_of(state)}, saved; the same command resumes"
+    if jax.process_count() == 1:
+        raise UserError(text)
+    say(text)
+    return state
 
 
 def step_of(state: TrainState) -> int:

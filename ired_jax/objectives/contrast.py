@@ -190,7 +190,8 @@ def make_contrast(
 
     Raises:
       ValueError: a level range that is none, replay with a strategy that does not go on
-        from a replayed row, or a filter on a task without residual.
+        from a replayed row or in parts that do not divide the rows, or a filter on a
+        task without residual.
     """
     if replay and not strategy.goes_on:
         raise ValueError(
@@ -205,6 +206,11 @@ def make_contrast(
         return weight.penalty * scale
 
     num_levels = schedule.num_levels
+    num_rows = levels.num_rows(batch_size, num_levels)
+    if replay and num_rows % replay.parts:
+        raise ValueError(
+            f"replay.parts={replay.parts}: must divide the {num_rows} rows of negatives"
+        )
     spec = Contrast(
         energy=in_precision(energy, "float32"),
         loss_energy=loss_energy,
@@ -214,7 +220,7 @@ def make_contrast(
         pair_loss=pair_loss,
         weight=partial(weight.at, first_step=first_step),
         levels=levels.range(num_levels),
-        num_rows=levels.num_rows(batch_size, num_levels),
+        num_rows=num_rows,
         units=units,
         box=box,
         masked=levels.rows == "masked",

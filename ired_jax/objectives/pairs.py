@@ -12,7 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax import losses, replay, trees
+from ired_jax import blocks, losses, replay, trees
 from ired_jax.fields import Field
 from ired_jax.negatives import filters
 from ired_jax.negatives.base import q_sample, still
@@ -29,6 +29,7 @@ class Replay(NamedTuple):
     conditional: bool = True  # a row brings its own x, y0, t; else only its y
     per_row_coin: bool = True  # else one coin for the whole batch
     curriculum: float = 0.0  # share of the run over which `share` grows from 0
+    parts: int = 1  # that rings and rows are cut into
 
 
 def make_replay(
@@ -53,19 +54,27 @@ def make_replay(
             "share of the run over which `share` grows from 0", at_least=0, at_most=1
         ),
     ] = 0.0,
+    parts: Annotated[
+        int,
+        Field("rings in parts, each of its part of the rows: a device's", at_least=1),
+    ] = 1,
 ) -> Replay:
     """A buffer.
 
     Raises:
-      ValueError: more buckets than levels, where rows bring their own level.
+      ValueError: more buckets than levels, where rows bring their own level, or parts
+        that do not divide the capacity.
     """
+    if capacity % parts:
+        raise ValueError(f"replay.parts={parts}: must divide replay.capacity={capacity}")
     if conditional and num_buckets > num_levels:
         raise ValueError(
             f"replay.num_buckets={num_buckets}: must be at most"
             f" diffusion.num_levels={num_levels}, one bucket a level"
         )
     buckets = num_buckets or num_levels
-    return Replay(share, capacity, buckets, conditional, coin == "row", curriculum)
+    per_row = coin == "row"
+    return Replay(share, capacity, buckets, conditional, per_row, curriculum, parts)
 
 
 def init_memory(spec, example: Example) -> dict[str, Tree]:
@@ -74,11 +83,13 @@ def init_memory(spec, example: Example) -> dict[str, Tree]:
     if spec.replay is not None:
         level = jax.ShapeDtypeStruct((), jnp.int32)
         x, y = example
-        memory["replay"] = replay.init(
+        parts = spec.replay.parts
+        rings = replay.init(
             {"x": x, "y0": y, "y": y, "t": level},
             num_buckets=spec.replay.num_buckets,
-            capacity=spec.replay.capacity,
+            capacity=spec.replay.capacity // parts,
         )
+        memory["replay"] = rings if parts == 1 else _stacked(rings, parts)
     if spec.residual_filter is not None:
         memory["thresholds"] = jnp.zeros(spec.schedule.num_levels)
     return memory
@@ -127,7 +138,11 @@ def draw_pairs(
 def insert_pairs(spec, rings: replay.ReplayState, rows: Batch) -> replay.ReplayState:
     """Puts the refined rows, in y_t space, into the buckets of their levels."""
     bucket = _bucket_of(spec, rings, rows["t"])
-    return replay.insert(rings, {name: rows[name] for name in rings.rows}, bucket)
+    rows = {name: rows[name] for name in rings.rows}
+    if spec.replay.parts == 1:
+        return replay.insert(rings, *blocks.whole((rows, bucket)))
+    rows, bucket = _cut(spec, (rows, bucket))
+    return blocks.vmap(replay.insert)(rings, rows, bucket)
 
 
 def _fresh_rows(spec, context: Context, batch: Example) -> dict[str, Tree]:
@@ -143,7 +158,7 @@ def _fresh_rows(spec, context: Context, batch: Example) -> dict[str, Tree]:
 def _replayed_rows(spec, context: Context, rings, rows: Batch, y: Tree):
     """Replaces rows by replayed ones where one is available and the coin says so."""
     bucket = _bucket_of(spec, rings, rows["t"])
-    stored, is_available = replay.sample(context.key(Stream.REPLAY), rings, bucket)
+    stored, is_available = _sample(spec, context.key(Stream.REPLAY), rings, bucket)
     shape = bucket.shape if spec.replay.per_row_coin else ()
     share = spec.replay.share * losses.ramp(context.progress, spec.replay.curriculum)
     coin = jax.random.bernoulli(context.key(Stream.COIN), share, shape)
@@ -151,6 +166,26 @@ def _replayed_rows(spec, context: Context, rings, rows: Batch, y: Tree):
     names = ("x", "y0", "t") if spec.replay.conditional else ()
     chosen = {name: trees.where(use, stored[name], rows[name]) for name in names}
     return rows | chosen, trees.where(use, stored["y"], y)
+
+
+def _sample(spec, key: Array, rings, bucket: Array) -> tuple[Tree, Array]:
+    """`replay.sample`, of each row from the rings of its own part."""
+    if spec.replay.parts == 1:
+        return replay.sample(key, rings, bucket)
+    keys = jax.random.split(key, spec.replay.parts)
+    drawn = blocks.vmap(replay.sample)(keys, rings, _cut(spec, bucket))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
+
+
+def _cut(spec, rows: Tree) -> Tree:
+    """Leaves [N, ...] as [parts, N / parts, ...]."""
+    parts = spec.replay.parts
+    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), rows)
+
+
+def _stacked(rings: replay.ReplayState, parts: int) -> replay.ReplayState:
+    """Empty rings, once for each part."""
+    return jax.tree.map(lambda a: jnp.zeros((parts, *a.shape), a.dtype), rings)
 
 
 def _filter(spec, params, previous: Array, rows: Batch):
