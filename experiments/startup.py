@@ -47,14 +47,8 @@ def _device(experiment: Experiment) -> str:
         text += f", {jax.process_count()} processes"
     if mesh is None:
         return text
-    rows, parts = experiment.batch_size // mesh.size, _parts(experiment)
-    text += f", {rows} rows a step on each of {mesh.size}"
-    return text + (f", replay.parts={parts}" if parts else "")
-
-
-def _parts(experiment: Experiment) -> int | None:
-    replay = getattr(experiment.contrast, "replay", None)
-    return replay.parts if replay else None
+    rows = experiment.batch_size // mesh.size
+    return f"{text}, {rows} rows a step on each of {mesh.size}"
 
 
 def _parameters(experiment: Experiment) -> str:

@@ -41,6 +41,24 @@ def whole(tree: Tree) -> Tree:
     return jax.lax.with_sharding_constraint(tree, OF_ALL)
 
 
+def in_parts(rows: Tree, parts: int) -> Tree:
+    """Leaves [N, ...] as [parts, N / parts, ...]: as many devices need move no row."""
+    return jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), rows)
+
+
+def in_one(rows: Tree) -> Tree:
+    """The inverse of `in_parts`."""
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), rows)
+
+
+def first(rows: Tree, count: int, parts: int = 1) -> Tree:
+    """`count` rows, the first ones of each part."""
+    if parts == 1:
+        return jax.tree.map(lambda a: a[:count], rows)
+    cut = in_parts(rows, parts)
+    return in_one(jax.tree.map(lambda a: a[:, : count // parts], cut))
+
+
 def vmap(fn: Callable, block_rows: int | None = None) -> Callable:
     """`jax.vmap(fn)` over the first axis of every argument, a block at a time.
 
@@ -59,7 +77,7 @@ def vmap(fn: Callable, block_rows: int | None = None) -> Callable:
         if blocks is None:
             return each(*rest)
         out = jax.lax.map(lambda block: each(*block), blocks)
-        out = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
+        out = in_one(out)
         return out if rest is None else _joined(out, each(*rest))
 
     def over_devices(*rows):

@@ -56,6 +56,7 @@ class Contrast(NamedTuple):
       level_weights: [T].
       penalty_weight: step () -> (); the penalty sees every row that is drawn.
       block_rows: the most rows at once; None: all.
+      parts: that rows are cut into, each with rings of its own.
     """
 
     energy: Energy
@@ -76,6 +77,7 @@ class Contrast(NamedTuple):
     residual_filter: ResidualFilter | None = None
     penalty_weight: Callable[[Array], Array | float] = lambda step: 0.0
     block_rows: int | None = None
+    parts: int = 1
 
 
 class Levels(NamedTuple):
@@ -95,13 +97,18 @@ class Levels(NamedTuple):
             one_of=("in_range", "all", "masked"),
         ),
     ] = "in_range"
+    parts: Annotated[
+        int,
+        Field("of the batch, each with its rows and rings: one a device", at_least=1),
+    ] = 1
 
     def num_rows(self, batch_size: int, num_levels: int) -> int:
-        """N."""
+        """N: as many of each part."""
         if self.rows != "in_range":
             return batch_size
         first, last = self.range(num_levels)
-        return max(1, round(batch_size * (last - first + 1) / num_levels))
+        share = (last - first + 1) / num_levels
+        return self.parts * max(1, round(batch_size // self.parts * share))
 
     def range(self, num_levels: int) -> tuple[int, int]:
         """First and last level, inclusive."""
@@ -190,8 +197,8 @@ def make_contrast(
 
     Raises:
       ValueError: a level range that is none, replay with a strategy that does not go on
-        from a replayed row or in parts that do not divide the rows, or a filter on a
-        task without residual.
+        from a replayed row, parts that do not divide the batch and the rings, or a
+        filter on a task without residual.
     """
     if replay and not strategy.goes_on:
         raise ValueError(
@@ -206,10 +213,11 @@ def make_contrast(
         return weight.penalty * scale
 
     num_levels = schedule.num_levels
-    num_rows = levels.num_rows(batch_size, num_levels)
-    if replay and num_rows % replay.parts:
+    if batch_size % levels.parts or (replay and replay.capacity % levels.parts):
+        ring = f" and replay.capacity={replay.capacity}" if replay else ""
         raise ValueError(
-            f"replay.parts={replay.parts}: must divide the {num_rows} rows of negatives"
+            f"negatives.parts={levels.parts}: must divide"
+            f" train.batch_size={batch_size}{ring}"
         )
     spec = Contrast(
         energy=in_precision(energy, "float32"),
@@ -220,7 +228,8 @@ def make_contrast(
         pair_loss=pair_loss,
         weight=partial(weight.at, first_step=first_step),
         levels=levels.range(num_levels),
-        num_rows=num_rows,
+        num_rows=levels.num_rows(batch_size, num_levels),
+        parts=levels.parts,
         units=units,
         box=box,
         masked=levels.rows == "masked",

@@ -29,7 +29,6 @@ class Replay(NamedTuple):
     conditional: bool = True  # a row brings its own x, y0, t; else only its y
     per_row_coin: bool = True  # else one coin for the whole batch
     curriculum: float = 0.0  # share of the run over which `share` grows from 0
-    parts: int = 1  # that rings and rows are cut into
 
 
 def make_replay(
@@ -54,27 +53,19 @@ def make_replay(
             "share of the run over which `share` grows from 0", at_least=0, at_most=1
         ),
     ] = 0.0,
-    parts: Annotated[
-        int,
-        Field("rings in parts, each of its part of the rows: a device's", at_least=1),
-    ] = 1,
 ) -> Replay:
     """A buffer.
 
     Raises:
-      ValueError: more buckets than levels, where rows bring their own level, or parts
-        that do not divide the capacity.
+      ValueError: more buckets than levels, where rows bring their own level.
     """
-    if capacity % parts:
-        raise ValueError(f"replay.parts={parts}: must divide replay.capacity={capacity}")
     if conditional and num_buckets > num_levels:
         raise ValueError(
             f"replay.num_buckets={num_buckets}: must be at most"
             f" diffusion.num_levels={num_levels}, one bucket a level"
         )
     buckets = num_buckets or num_levels
-    per_row = coin == "row"
-    return Replay(share, capacity, buckets, conditional, per_row, curriculum, parts)
+    return Replay(share, capacity, buckets, conditional, coin == "row", curriculum)
 
 
 def init_memory(spec, example: Example) -> dict[str, Tree]:
@@ -83,7 +74,7 @@ def init_memory(spec, example: Example) -> dict[str, Tree]:
     if spec.replay is not None:
         level = jax.ShapeDtypeStruct((), jnp.int32)
         x, y = example
-        parts = spec.replay.parts
+        parts = spec.parts
         rings = replay.init(
             {"x": x, "y0": y, "y": y, "t": level},
             num_buckets=spec.replay.num_buckets,
@@ -139,16 +130,16 @@ def insert_pairs(spec, rings: replay.ReplayState, rows: Batch) -> replay.ReplayS
     """Puts the refined rows, in y_t space, into the buckets of their levels."""
     bucket = _bucket_of(spec, rings, rows["t"])
     rows = {name: rows[name] for name in rings.rows}
-    if spec.replay.parts == 1:
+    if spec.parts == 1:
         return replay.insert(rings, *blocks.whole((rows, bucket)))
-    rows, bucket = _cut(spec, (rows, bucket))
+    rows, bucket = blocks.in_parts((rows, bucket), spec.parts)
     return blocks.vmap(replay.insert)(rings, rows, bucket)
 
 
 def _fresh_rows(spec, context: Context, batch: Example) -> dict[str, Tree]:
     """The first N of the step's examples, at levels and with noise of their own."""
     low, high = (0, spec.schedule.num_levels - 1) if spec.masked else spec.levels
-    x, y0 = jax.tree.map(lambda leaf: leaf[: spec.num_rows], batch)
+    x, y0 = blocks.first(batch, spec.num_rows, spec.parts)
     key = context.key(Stream.NEGATIVE_LEVEL)
     t = jax.random.randint(key, (spec.num_rows,), low, high + 1)
     eps = still(spec.box, x, trees.normal(context.key(Stream.NEGATIVE_NOISE), y0))
@@ -170,17 +161,10 @@ def _replayed_rows(spec, context: Context, rings, rows: Batch, y: Tree):
 
 def _sample(spec, key: Array, rings, bucket: Array) -> tuple[Tree, Array]:
     """`replay.sample`, of each row from the rings of its own part."""
-    if spec.replay.parts == 1:
+    if spec.parts == 1:
         return replay.sample(key, rings, bucket)
-    keys = jax.random.split(key, spec.replay.parts)
-    drawn = blocks.vmap(replay.sample)(keys, rings, _cut(spec, bucket))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
-
-
-def _cut(spec, rows: Tree) -> Tree:
-    """Leaves [N, ...] as [parts, N / parts, ...]."""
-    parts = spec.replay.parts
-    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), rows)
+    keys, bucket = jax.random.split(key, spec.parts), blocks.in_parts(bucket, spec.parts)
+    return blocks.in_one(blocks.vmap(replay.sample)(keys, rings, bucket))
 
 
 def _stacked(rings: replay.ReplayState, parts: int) -> replay.ReplayState:
@@ -200,16 +184,17 @@ def _filter(spec, params, previous: Array, rows: Batch):
         denoised=spec.residual_filter.denoised,
         block_rows=spec.block_rows,
     )
-    limits = filters.thresholds(spec.residual_filter, residual, rows["t"], previous)
+    every, t = blocks.whole((residual, rows["t"]))  # two numbers a row are moved
+    limits = filters.thresholds(spec.residual_filter, every, t, previous)
     keep = (residual >= limits[rows["t"]]).astype(jnp.float32)
     low, high = spec.levels
     metrics = {"filter/kept": jnp.mean(keep)}
     for quantile in (0.1, 0.5, 0.9):
         of_level = losses.level_quantiles(
-            residual, rows["t"], num_levels=num_levels, quantile=quantile
+            every, t, num_levels=num_levels, quantile=quantile
         )
-        for t in range(low, high + 1):
-            metrics[f"filter/q{round(100 * quantile)}_level{t}"] = of_level[t]
+        for level in range(low, high + 1):
+            metrics[f"filter/q{round(100 * quantile)}_level{level}"] = of_level[level]
     return keep, limits, metrics
 
 

@@ -64,6 +64,7 @@ def make_proposal(
     schedule: Schedule,
     loss_energy: Energy,
     box: BoxFn,
+    batch_size: int,
     block_rows: int | None = None,
     *,
     error: Annotated[
@@ -81,12 +82,21 @@ def make_proposal(
         float, Field("rows on the model's own path", at_least=0, at_most=1)
     ] = 0.25,
     weight: Annotated[float, Field("of the term", above=0)] = 1.0,
+    parts: Annotated[
+        int,
+        Field("of the batch, each with its rows of each kind: one a device", at_least=1),
+    ] = 1,
 ) -> Objective:
     """Makes the objective.
 
     Raises:
-      ValueError: shares of more than 1 together, or an energy without a proposal.
+      ValueError: shares of more than 1 together, an energy without a proposal, or parts
+        that do not divide the batch.
     """
+    if batch_size % parts:
+        raise ValueError(
+            f"proposal.parts={parts}: must divide train.batch_size={batch_size}"
+        )
     if noise_share + own_share > 1:
         raise ValueError(
             f"proposal.noise_share={noise_share}, proposal.own_share={own_share}: must"
@@ -95,7 +105,7 @@ def make_proposal(
     if loss_energy.propose is None:
         raise ValueError("objectives: 'proposal' needs an energy with a network inside")
     draw = partial(
-        _rows, schedule, loss_energy, box, block_rows, own_share, noise_share
+        _rows, schedule, loss_energy, box, block_rows, own_share, noise_share, parts
     )
     loss = partial(_loss, loss_energy, box, ERRORS[error], weight)
     return Objective(draw, loss, metrics=METRICS)
@@ -108,24 +118,29 @@ def _rows(
     block_rows: int | None,
     own_share: float,
     noise_share: float,
+    parts: int,
     context: Context,
     memory: Tree,
     batch: Example,
 ) -> tuple[Tree, Tree, Metrics]:
-    """{x, y0, y, t}: the first rows on the own path, the last ones of noise alone."""
+    """{x, y0, y, t}: the first rows on the own path, the last ones of noise alone.
+
+    The first and the last of each part of the batch.
+    """
     count, last = jax.tree.leaves(batch.y)[0].shape[0], schedule.num_levels - 1
     t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, last + 1)
     eps = still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
     y = q_sample(schedule, batch.y, t, eps)
     # Rows are drawn independently: the first ones are as good as any.
-    own, noise = round(own_share * count), round(noise_share * count)
+    of_part = count // parts
+    own, noise = parts * round(own_share * of_part), round(noise_share * of_part)
     if own:
         walk = partial(own_path, schedule, energy, box, context.params.energy)
         keys = jax.random.split(context.key(Stream.START), own)
-        rows = jax.tree.map(lambda leaf: leaf[:own], (batch.x, batch.y, t))
-        y = _put_first(blocks.vmap(walk, block_rows)(keys, *rows), y)
+        rows = blocks.first((batch.x, batch.y, t), own, parts)
+        y = _put_first(blocks.vmap(walk, block_rows)(keys, *rows), y, parts)
     if noise:
-        is_noise = jnp.arange(count) >= count - noise
+        is_noise = jnp.arange(count) % of_part >= of_part - noise
         t = jnp.where(is_noise, last, t)
         pure = jax.vmap(partial(_noise_alone, schedule, box))(batch.x, batch.y, eps)
         y = trees.where(is_noise, pure, y)
@@ -197,6 +212,11 @@ def _noise_alone(schedule: Schedule, box: BoxFn, x: Tree, y0: Tree, eps: Tree) -
     return jax.tree.map(lambda known, eps: a * known + eps, known, eps)
 
 
-def _put_first(rows: Tree, among: Tree) -> Tree:
-    """`among` with its first rows replaced."""
-    return jax.tree.map(lambda new, old: old.at[: len(new)].set(new), rows, among)
+def _put_first(rows: Tree, among: Tree, parts: int) -> Tree:
+    """`among` with the first rows of each part replaced."""
+
+    def put(new: Array, old: Array) -> Array:
+        return jnp.concatenate([new, old[:, new.shape[1] :]], axis=1)
+
+    rows, among = blocks.in_parts((rows, among), parts)
+    return blocks.in_one(jax.tree.map(put, rows, among))
