@@ -46,7 +46,9 @@ def start(coordinator: str | None, num_processes: int, process_id: int) -> None:
         jax.distributed.initialize(*named)
     except (ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"--coordinator={coordinator}: cannot be joined ({line})")
+        raise UserError(
+            f"--coordinator={coordinator}: cannot be joined ({line})"
+        ) from error
     rich.get_console().quiet = not is_writer()
 
 

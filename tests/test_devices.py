@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.devices import collectives
-from experiments import cli, devices
+from experiments import devices
 from experiments import train as command
 from experiments.build import build
 from experiments.errors import UserError
@@ -29,17 +29,19 @@ CONFIGS = {
     "path": {},
     "sudoku": {},
     "sudoku in parts": {"proposal.parts": 8},
-    "cd_full": {"train.num_seeds": 2},
-    "density_pcd": {},
+    "cd_full": {},
+    "density_pcd": {"train.num_seeds": 2},
     "density_pcd in parts": {"negatives.parts": 8},
 }
 STEPS = 2
-SPREAD = 1e-3  # of a float32 sum in another order, after two steps of Adam
+SPREAD = 1e-4  # of a float32 sum in another order; some chains amplify it more
 
 
 def experiment_of(name: str):
     fields = {k.replace(".", "__"): v for k, v in CONFIGS[name].items()}
     options = {"train__steps_per_dispatch": 1, "train__batch_size": 16, **fields}
+    # Adam divides by the gradient: where that is 0, its last bits are a whole step.
+    options |= {"train__learning_rate": 1e-5}
     return build(tiny.get_config(name.split()[0], **options))
 
 
@@ -55,7 +57,7 @@ def _difference(experiment):
     states = []
     for mesh in (None, experiment.mesh):
         of_mesh = experiment._replace(mesh=mesh)
-        step, state = of_mesh.dispatch(), of_mesh.init_state()
+        step, state = of_mesh.dispatch(), jax.jit(of_mesh.init_state)()
         for _ in range(STEPS):
             state, metrics = step(state, experiment.train_data)
         states.append((state._replace(key=()), metrics))
@@ -102,7 +104,8 @@ def toy(num_rows, block_rows):
 def resume(directory, num_steps, stop=None):
     """Trains on; the step that it ends at, and how many devices there were."""
     config = config_of_run(num_steps)
-    with contextlib.suppress(UserError):  # of a single process that is interrupted
+    # A single process tells that it was interrupted, several end well.
+    with contextlib.suppress(UserError if jax.process_count() == 1 else ()):
         train(stop_at(stop, config) if stop else config, Path(directory))
     return jax.device_count()
 
@@ -110,7 +113,8 @@ def resume(directory, num_steps, stop=None):
 # Claims
 
 
-def test_a_config_gives_the_same_on_one_device_and_on_eight(names=tuple(CONFIGS)):
+@pytest.mark.parametrize("names", [tuple(CONFIGS)], ids=["all"])
+def test_a_config_gives_the_same_on_one_device_and_on_eight(names):
     """Parameters, moments, averages, rings and metrics, after two steps."""
     differences = simulated.result_of(simulated.start(compare, *names))
     assert set(differences) == set(names)
@@ -167,7 +171,7 @@ def test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back(tmp_path)
     train(config, moving)
     states = [last_state(tmp_path / name, config) for name in ("one", "moving")]
     chex.assert_trees_all_close(
-        *(state._replace(key=()) for state in states), rtol=SPREAD, atol=SPREAD
+        *(state._replace(key=()) for state in states), rtol=0.01, atol=0.01
     )
     # One process writes: each step stands there once.
     assert [row["step"] for row in read_rows(moving)] == [*range(1, length + 1)]
@@ -202,36 +206,103 @@ def test_rows_that_the_devices_of_several_processes_do_not_divide_are_refused(
 ):
     monkeypatch.setattr(jax, "devices", lambda: [*range(8)])
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match="train.batch_size=12: must be a multiple of"):
+    with pytest.raises(UserError, match=r"train\.batch_size=12: must be a multiple"):
         devices.make_mesh(12)
 
 
 def test_parts_that_do_not_divide_the_batch_are_refused():
     for config, field in (("cd_full", "negatives"), ("sudoku", "proposal")):
-        with pytest.raises(UserError, match=f"{field}.parts=3: must divide train.batc"):
+        with pytest.raises(UserError, match=rf"{field}\.parts=3: must divide train"):
             build(tiny.get_config(config, **{f"{field}__parts": 3}))
-    with pytest.raises(UserError, match="negatives.parts=8: .* replay.capacity=20"):
+    with pytest.raises(UserError, match=r"negatives\.parts=8: .* replay\.capacity=20"):
         build(tiny.get_config("cd_full", negatives__parts=8, replay__capacity=20))
 
 
 def test_collectives_are_counted_by_shape_and_turn():
-    text = """
-%sum (a: f32[]) -> f32[] {
+    loop = "%w = while(%t), condition=%c, body={}, backend_config={}"
+    turns = '{"known_trip_count":{"n":"N"}}'
+    text = f"""
+%sum (a: f32[]) -> f32[] {{
   ROOT %add = f32[] add(%a, %b)
-}
-%inner (p: (s32[])) -> (s32[]) {
-  %x = bf16[8,4]{1,0} all-gather(%y), channel_id=1, dimensions={0}
-}
-%outer (p: (s32[])) -> (s32[]) {
-  %w = while(%t), condition=%c, body=%inner, backend_config={"known_trip_count":{"n":"3"}}
-}
-ENTRY %main (p: f32[]) -> f32[] {
-  %r = (f32[2]{0}, f32[]) all-reduce(%a, %b), channel_id=2, to_apply=%sum
-  %w = while(%t), condition=%c, body=%outer, backend_config={"known_trip_count":{"n":"5"}}
-}
+}}
+%inner (p: (s32[])) -> (s32[]) {{
+  %x = bf16[8,4]{{1,0}} all-gather(%y), channel_id=1, dimensions={{0}}
+}}
+%outer (p: (s32[])) -> (s32[]) {{
+  {loop.format("%inner", turns.replace("N", "3"))}
+}}
+ENTRY %main (p: f32[]) -> f32[] {{
+  %r = (f32[2]{{0}}, f32[]) all-reduce(%a, %b), channel_id=2, to_apply=%sum
+  {loop.format("%outer", turns.replace("N", "5"))}
+}}
 """
     assert collectives(text) == {"all-gather": 15 * 64, "all-reduce": 12}
 
 
 DEVICES, BLOCKS = "experiments.devices", "ired_jax.blocks"
-MUTANTS = []
+MUTANTS = [
+    Mutant(
+        "devices",
+        "each device keeps its own gradient",
+        BLOCKS,
+        one("jax.lax.pmean(over_rows(params, rows), AXIS)", "over_rows(params, rows)"),
+        test_rows_in_blocks_on_each_device_give_one_gradient,
+        {"num_rows": 64, "block_rows": 2},
+    ),
+    Mutant(
+        "devices",
+        "rows left over count twice",
+        BLOCKS,
+        one("(1 - share) * a + share * b", "a + share * b"),
+        test_rows_in_blocks_on_each_device_give_one_gradient,
+        {"num_rows": 61, "block_rows": 2},
+    ),
+    Mutant(
+        "devices",
+        "every device draws with the rows of the first",
+        BLOCKS,
+        one(
+            "out = _on_each_device(over_rows, OF_DEVICE, OF_DEVICE)(*shared)",
+            "out = _on_each_device(over_rows, OF_ALL, OF_DEVICE)"
+            "(*first(shared, _size(shared) // num_devices()))",
+        ),
+        test_a_config_gives_the_same_on_one_device_and_on_eight,
+        {"names": ("addition",)},
+    ),
+    Mutant(
+        "devices",
+        "rings in parts are on every device",
+        DEVICES,
+        one("if parts and parts[0] % mesh.size == 0:", "if False:"),
+        test_rings_in_parts_move_nothing_but_gradients,
+    ),
+    Mutant(
+        "devices",
+        "every process writes",
+        DEVICES,
+        one("return jax.process_index() == 0", "return True"),
+        test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back,
+    ),
+    Mutant(
+        "devices",
+        "pre-emption of several processes is an error",
+        "experiments.run.loop",
+        one("if jax.process_count() == 1:", "if True:"),
+        test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back,
+    ),
+    Mutant(
+        "devices",
+        "rows that do not divide are refused by JAX alone",
+        DEVICES,
+        one("if batch_size % n == 0]", "]"),
+        test_as_many_devices_as_divide_the_rows_are_used,
+        {"rows": 12, "used": 6},
+    ),
+    Mutant(
+        "devices",
+        "what a loop moves is counted once",
+        "benchmarks.devices",
+        one("count * (_turns(caller, calls) if caller else 1)", "1"),
+        test_collectives_are_counted_by_shape_and_turn,
+    ),
+]

@@ -163,7 +163,10 @@ def _sample(spec, key: Array, rings, bucket: Array) -> tuple[Tree, Array]:
     """`replay.sample`, of each row from the rings of its own part."""
     if spec.parts == 1:
         return replay.sample(key, rings, bucket)
-    keys, bucket = jax.random.split(key, spec.parts), blocks.in_parts(bucket, spec.parts)
+    keys, bucket = (
+        jax.random.split(key, spec.parts),
+        blocks.in_parts(bucket, spec.parts),
+    )
     return blocks.in_one(blocks.vmap(replay.sample)(keys, rings, bucket))
 
 

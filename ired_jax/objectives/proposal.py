@@ -84,7 +84,9 @@ def make_proposal(
     weight: Annotated[float, Field("of the term", above=0)] = 1.0,
     parts: Annotated[
         int,
-        Field("of the batch, each with its rows of each kind: one a device", at_least=1),
+        Field(
+            "of the batch, each with its rows of each kind: one a device", at_least=1
+        ),
     ] = 1,
 ) -> Objective:
     """Makes the objective.
