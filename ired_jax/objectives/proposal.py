@@ -142,7 +142,9 @@ def _rows(
         rows = blocks.first((batch.x, batch.y, t), own, parts)
         y = _put_first(blocks.vmap(walk, block_rows)(keys, *rows), y, parts)
     if noise:
-        is_noise = jnp.arange(count) % of_part >= of_part - noise
+        place = jnp.arange(count)
+        place = place if parts == 1 else place % of_part  # of one: the same bits
+        is_noise = place >= of_part - noise
         t = jnp.where(is_noise, last, t)
         pure = jax.vmap(partial(_noise_alone, schedule, box))(batch.x, batch.y, eps)
         y = trees.where(is_noise, pure, y)
