@@ -85,7 +85,11 @@ class Ours:
         self.gradient = partial(executable, *args)
 
         objective = make_proposal(
-            inputs.schedule, inputs.energy, box_of, error="categorical"
+            inputs.schedule,
+            inputs.energy,
+            box_of,
+            len(inputs.t),
+            error="categorical",
         )
         rows = {name: getattr(inputs, name) for name in ("x", "y0", "y", "t")}
 

@@ -5,6 +5,7 @@ its signature (see `experiments.fields`). A new task, energy, objective or strat
 module of its package and is not named here.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,9 +14,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import fields
+from experiments import devices, fields
 from experiments.errors import UserError
 from experiments.parts import (
     MOVES,
@@ -61,6 +63,7 @@ class Experiment(NamedTuple):
     evaluation: Evaluation
     search: Search | None
     seeds: tuple[int, ...]
+    mesh: Mesh | None = None  # the devices of a step; None: one
 
     @property
     def train_data(self) -> Tree:
@@ -85,9 +88,20 @@ class Experiment(NamedTuple):
             optimizer=self.optimizer,
             example=self.example,
         )
-        if len(self.seeds) == 1:
-            return make(jax.random.key(self.seeds[0]))
-        return jax.vmap(make)(jnp.stack([jax.random.key(seed) for seed in self.seeds]))
+
+        def of_seeds() -> TrainState:
+            keys = [jax.random.key(seed) for seed in self.seeds]
+            return make(*keys) if len(keys) == 1 else jax.vmap(make)(jnp.stack(keys))
+
+        if self.mesh is None:
+            return of_seeds()
+        return jax.jit(of_seeds, out_shardings=self.placement)()
+
+    @property
+    def placement(self) -> TrainState:
+        """Where each leaf of the state is, of a run on several devices."""
+        state = jax.eval_shape(self._replace(mesh=None).init_state)
+        return devices.placement(state, self.mesh, num_seeds=len(self.seeds))
 
     def phase_at(self, step: int) -> int:
         """The index of the phase that the step after `step` finished ones is in."""
@@ -101,7 +115,9 @@ class Experiment(NamedTuple):
         """
         steps = training.repeat(self.step_fns[phase], self.periods.steps_per_dispatch)
         steps = steps if len(self.seeds) == 1 else _of_all_seeds(steps)
-        return jax.jit(steps, donate_argnums=0)
+        if self.mesh is None:
+            return jax.jit(steps, donate_argnums=0)
+        return devices.jit(steps, self.mesh, self.placement)
 
     def of_seed(self, tree: Tree, index: int) -> Tree:
         """The part of a state, or of parameters, that belongs to one seed."""
@@ -170,6 +186,7 @@ def make_experiment(
         evaluation=evaluation,
         search=search,
         seeds=tuple(range(seed, seed + num_seeds)),
+        mesh=devices.make_mesh(batch_size),
     )
 
 
@@ -215,9 +232,7 @@ def _of_all_seeds(steps: Callable) -> Callable:
 
 def _refuse_if_too_large(experiment: Experiment, values: fields.Values) -> None:
     """Refuses what the memory cannot hold, before anything is allocated."""
-    state = jax.eval_shape(experiment.init_state)
-    leaves = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype != state.key.dtype]
-    need = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    need = _state_bytes(experiment)
     example = jax.tree.leaves(experiment.example)
     row = sum(leaf.size * leaf.dtype.itemsize for leaf in example)
     need += experiment.batch_size * row
@@ -232,6 +247,21 @@ def _refuse_if_too_large(experiment: Experiment, values: fields.Values) -> None:
             f"{sizes}: the run's state needs {need / 2**30:.1f} GiB, the device has"
             f" {have / 2**30:.1f} GiB"
         )
+
+
+def _state_bytes(experiment: Experiment) -> int:
+    """What one device holds of the state."""
+    state = jax.eval_shape(experiment.init_state)
+    leaves = jax.tree.leaves(state)
+    shapes = [leaf.shape for leaf in leaves]
+    if experiment.mesh is not None:
+        places = jax.tree.leaves(experiment.placement)
+        shapes = [p.shard_shape(s) for p, s in zip(places, shapes, strict=True)]
+    return sum(
+        math.prod(shape) * leaf.dtype.itemsize
+        for shape, leaf in zip(shapes, leaves, strict=True)
+        if leaf.dtype != state.key.dtype
+    )
 
 
 def memory_bytes() -> int:

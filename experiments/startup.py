@@ -28,7 +28,7 @@ def startup_text(experiment: Experiment, config: ConfigDict) -> str:
     lines = {
         "choices": _pairs(choices),
         "differs": _pairs(others) or "nothing, all fields have their defaults",
-        "device": _device(),
+        "device": _device(experiment),
         "parameters": _parameters(experiment),
         "rows": _rows(experiment),
         "steps": _periods(experiment),
@@ -82,9 +82,16 @@ def _pairs(values: fields.Values) -> str:
     return " ".join(f"{name}={show(value)}" for name, value in values.items())
 
 
-def _device() -> str:
-    device = jax.local_devices()[0]
-    return f"{jax.local_device_count()} {device.device_kind}, jax {jax.__version__}"
+def _device(experiment: Experiment) -> str:
+    """How many there are, of what kind, and how rows are shared out to them."""
+    kind, mesh = jax.local_devices()[0].device_kind, experiment.mesh
+    text = f"{jax.device_count()} {kind}, jax {jax.__version__}"
+    if jax.process_count() > 1:
+        text += f", {jax.process_count()} processes"
+    if mesh is None:
+        return text
+    rows = experiment.batch_size // mesh.size
+    return f"{text}, {rows} rows a step on each of {mesh.size}"
 
 
 def _parameters(experiment: Experiment) -> str:

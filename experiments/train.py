@@ -7,7 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, devices
 from experiments.run import code
 from experiments.run.loop import train_and_evaluate
 
@@ -24,12 +24,18 @@ def define(values: flags.FlagValues) -> None:
         "report_every", 0.0, "seconds between two writings of <workdir>/report.html;"
         " 0: none", 0.0, flag_values=values,
     )  # fmt: skip
+    flags.DEFINE_string(
+        "coordinator", None, "host:port of process 0, of several", flag_values=values
+    )
+    flags.DEFINE_integer("num_processes", 1, "of the run", flag_values=values)
+    flags.DEFINE_integer("process_id", 0, "of this one", flag_values=values)
 
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
     if values.commit:
         code.require(values.commit)
+    devices.start(values.coordinator, values.num_processes, values.process_id)
     config = cli.config_of(values)
     default = f"runs/{cli.config_name(argv)}-seed{config.seed}"
     directory = Path(values.workdir or default)

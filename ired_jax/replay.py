@@ -17,7 +17,11 @@ from ired_jax.types import Array, Tree
 
 
 class ReplayState(NamedTuple):
-    """The rings. Slots at or beyond `size` hold zeros, never returned as real."""
+    """The rings. Slots at or beyond `size` hold zeros, never returned as real.
+
+    Rings in parts have a leading axis of parts in each leaf; `init`, `insert` and
+    `sample` are of one part.
+    """
 
     rows: Tree  # each leaf [num_buckets, capacity, ...]
     head: Array  # [num_buckets] int32, the slot that the next row takes
@@ -25,7 +29,7 @@ class ReplayState(NamedTuple):
 
     @property
     def num_buckets(self) -> int:
-        return self.head.shape[0]
+        return self.head.shape[-1]
 
     @property
     def capacity(self) -> int:

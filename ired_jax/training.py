@@ -176,7 +176,7 @@ def draw_examples(
 ) -> Example:
     """The examples that the step `step` sees, leaves [B, ...]."""
     keys = jax.random.split(stream_key(root, step, Stream.DATA), batch_size)
-    return Example(*jax.vmap(partial(source.draw, data))(keys))
+    return Example(*blocks.vmap(partial(source.draw, data))(keys))
 
 
 def update_ema(ema: Ema, step: Array, average: Tree, params: Tree) -> Tree:

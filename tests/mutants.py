@@ -21,6 +21,9 @@ KNOWN_BUGS = (
 )
 
 
+NOW: list[tuple[str, tuple]] = []  # modules with the edits that are planted in them
+
+
 class Mutant(NamedTuple):
     """One bug and one call of a test that must fail while it is there."""
 
@@ -49,6 +52,7 @@ def planted(module, *edits):
             raise ValueError(f"{source.count(old)} times in {module.__name__}: {old}")
         source = source.replace(old, new)
     saved, exchanged = dict(module.__dict__), []
+    NOW.append((module.__name__, edits))
     _forget_compiled()
     try:
         exec(compile(source, f"<mutant of {module.__name__}>", "exec"), module.__dict__)
@@ -59,6 +63,7 @@ def planted(module, *edits):
             setattr(other, name, value)
         module.__dict__.clear()
         module.__dict__.update(saved)
+        NOW.pop()
         _forget_compiled()
 
 

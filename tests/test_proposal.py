@@ -48,7 +48,9 @@ def _batch():
 
 
 def _prepared(energy=None, seed=0, **options):
-    objective = proposal.make_proposal(SCHEDULE, energy or _energy(), box, **options)
+    objective = proposal.make_proposal(
+        SCHEDULE, energy or _energy(), box, ROWS, **options
+    )
     params = Parameters(PARAMS, {})
     context = Context(0, 0.0, streams(jax.random.key(seed), 0), params, params)
     rows, _, _ = objective.prepare(context, (), _batch())

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, by process 0 alone."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from experiments import devices
 from experiments.errors import UserError
 
 
@@ -20,6 +21,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
       UserError: it could not be written; what was there stays.
     """
+    if not devices.is_writer():
+        return
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
@@ -30,4 +33,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        raise UserError(f"{path} could not be written: {error.strerror}") from error
+
+
+def append(path: Path, line: str) -> None:
+    """Writes one more line.
+
+    Raises:
+      UserError: it could not be written.
+    """
+    if not devices.is_writer():
+        return
+    try:
+        with path.open("a") as file:
+            file.write(line + "\n")
+    except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror}") from error

@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Callable
 
+from experiments import devices
+
 
 class Interrupt:
-    """Turns SIGTERM, SIGINT and SIGUSR2 into a flag, looked at between dispatches.
+    """Turns SIGTERM, SIGINT and SIGUSR2 into a flag, asked for between dispatches.
 
     SIGUSR2 is what a cluster's scheduler sends before a job's time is over. A second
     Ctrl-C does not wait: KeyboardInterrupt.
@@ -14,6 +16,10 @@ class Interrupt:
     def __init__(self):
         self.is_set = False
         self._previous: dict[int, Callable] = {}
+
+    def is_asked(self) -> bool:
+        """Whether any process got a signal: all of them must ask together."""
+        return devices.agreed(self.is_set)
 
     def __enter__(self) -> "Interrupt":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):

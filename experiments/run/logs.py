@@ -16,8 +16,8 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-from experiments.errors import UserError
-from experiments.run.files import write_bytes
+from experiments import devices
+from experiments.run.files import append, write_bytes
 from experiments.run.schema import EXTREMES, Schema
 
 T = TypeVar("T")
@@ -58,7 +58,9 @@ class Logs:
         kept = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_bytes(self._path, kept.encode())
         self._board = SummaryWriter(
-            str(Path(workdir) / "tensorboard"), purge_step=step + 1
+            str(Path(workdir) / "tensorboard"),
+            purge_step=step + 1,
+            write_to_disk=devices.is_writer(),
         )
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -96,13 +98,7 @@ class Logs:
         row = {name: float(value) for name, value in metrics.items()}
         row["step"] = int(row["step"])
         self.rows.append(row)
-        try:
-            with self._path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"{self._path} could not be written: {error.strerror}"
-            ) from error
+        append(self._path, json.dumps(row))
         for name, value in row.items():
             if name != "step" and name.rpartition("/")[2] not in EXTREMES:
                 self._board.add_scalar(name, value, row["step"])

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import devices
 from experiments.build import Experiment, build
 from experiments.errors import UserError
 from experiments.reporting.watch import Watch
@@ -44,7 +45,8 @@ def train_and_evaluate(
         disk, a loss or norm that is not finite, a signal.
     """
     experiment = build(config)
-    workdir.claim(directory, config, experiment.task)
+    with devices.writer_first():
+        workdir.claim(directory, config, experiment.task)
     watch = Watch(directory, report_every)
     say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
     with (
@@ -61,11 +63,8 @@ def train_and_evaluate(
         with Logs(directory, schema, step=step, num_steps=length, then=watch) as logs:
             state = _train(experiment, state, scorer, checkpoints, logs, interrupt)
             checkpoints.wait()
-            if interrupt.is_set:
-                raise UserError(
-                    f"interrupted at step {step_of(state)}, saved;"
-                    " the same command resumes"
-                )
+            if interrupt.is_asked():
+                return _interrupted(state)
             report(experiment, scorer, state, logs, directory)
             watch.finish()
     return state
@@ -74,11 +73,12 @@ def train_and_evaluate(
 def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainState:
     """Steps until the end, an interrupt, or an early stop."""
     periods, step, pending = experiment.periods, step_of(state), []
-    data = jax.device_put(experiment.train_data)  # once, not at each dispatch
+    data = devices.put(experiment.train_data, experiment.mesh)  # once
     programs = _programs(experiment, state, data, logs.rows)
     meter, spikes = Meter(), Spikes(logs.directory)
-    while step < periods.num_steps and not interrupt.is_set:
-        if _should_stop_early(experiment.task, logs.rows, periods.patience):
+    while step < periods.num_steps and not interrupt.is_asked():
+        stop = _should_stop_early(experiment.task, logs.rows, periods.patience)
+        if periods.patience and devices.agreed(stop):
             break
         phase = experiment.phase_at(step)
         state, metrics = programs[phase](state, data)
@@ -102,7 +102,7 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
                 checkpoints.save(state, row)
                 meter.restart()
         logs.advance(step, meter.last, meter.forecast(step, periods.num_steps))
-    if interrupt.is_set:
+    if interrupt.is_asked():
         _row(pending, step, spikes)
         checkpoints.save(state, None)
     return state
@@ -140,10 +140,8 @@ def _evaluated(
     experiment: Experiment, scorer: Scorer, state: TrainState, step: int
 ) -> dict[str, float]:
     """The scores at a state, the mean over seeds."""
-    params, num_examples = (
-        state.ema_params.energy,
-        scorer.evaluation.num_examples_running,
-    )
+    params = devices.local(state.ema_params.energy)
+    num_examples = scorer.evaluation.num_examples_running
     scores = score_seeds(scorer, experiment, params, step, num_examples)
     row = records.mean_over_seeds(scores)
     bad = sorted(name for name, value in row.items() if not np.isfinite(value))
@@ -152,6 +150,21 @@ def _evaluated(
             f"step {step}: {', '.join(bad)} not finite; the last good checkpoint stays"
         )
     return row
+
+
+def _interrupted(state: TrainState) -> TrainState:
+    """The end of a run that a signal stopped.
+
+    Several processes end well: the cluster that pre-empts them starts them again.
+
+    Raises:
+      UserError: of a single process, for the person who pressed a key.
+    """
+    text = f"interrupted at step {step_of(state)}, saved; the same command resumes"
+    if jax.process_count() == 1:
+        raise UserError(text)
+    say(text)
+    return state
 
 
 def step_of(state: TrainState) -> int:

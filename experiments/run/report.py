@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from experiments import figures
+from experiments import devices, figures
 from experiments.build import Experiment
 from experiments.run import workdir
 from experiments.run.files import write_json
@@ -24,7 +25,7 @@ def report(
 ) -> None:
     """Final figures on all held-out draws, the table, result.json and pictures."""
     task, num_examples = experiment.task, scorer.evaluation.num_examples
-    step, params = int(state.step.max()), state.ema_params.energy
+    step, params = int(np.max(state.step)), devices.local(state.ema_params.energy)
     scores = score_seeds(scorer, experiment, params, step, num_examples)
     of_seeds = dict(zip(map(str, experiment.seeds), scores, strict=True))
     result = records.result(task, of_seeds, logs.rows)
@@ -38,7 +39,8 @@ def report(
         if name in result["metrics"] and name not in in_tables:
             say(f"{name:>24} {result['metrics'][name]:.6g}")
     first = experiment.of_seed(params, 0)
-    figures.write_all(experiment, scorer, first, logs.rows, directory)
+    if devices.is_writer():
+        figures.write_all(experiment, scorer, first, logs.rows, directory)
     shapes = [[num_examples, *y.shape] for y in jax.tree.leaves(task.example.y)]
     result |= {
         "step": step,

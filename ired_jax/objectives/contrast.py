@@ -57,6 +57,7 @@ class Contrast(NamedTuple):
       level_weights: [T].
       penalty_weight: step () -> (); the penalty sees every row that is drawn.
       block_rows: the most rows at once; None: all.
+      parts: that rows are cut into, each with rings of its own.
     """
 
     energy: Energy
@@ -78,6 +79,7 @@ class Contrast(NamedTuple):
     penalty_weight: Callable[[Array], Array | float] = lambda step: 0.0
     factor: int = 1
     block_rows: int | None = None
+    parts: int = 1
 
 
 class Levels(NamedTuple):
@@ -97,13 +99,18 @@ class Levels(NamedTuple):
             one_of=("in_range", "all", "masked"),
         ),
     ] = "in_range"
+    parts: Annotated[
+        int,
+        Field("of the batch, each with its rows and rings: one a device", at_least=1),
+    ] = 1
 
     def num_rows(self, batch_size: int, num_levels: int) -> int:
-        """N."""
+        """N: as many of each part."""
         if self.rows != "in_range":
             return batch_size
         first, last = self.range(num_levels)
-        return max(1, round(batch_size * (last - first + 1) / num_levels))
+        share = (last - first + 1) / num_levels
+        return self.parts * max(1, round(batch_size // self.parts * share))
 
     def range(self, num_levels: int) -> tuple[int, int]:
         """First and last level, inclusive."""
@@ -199,7 +206,8 @@ def make_contrast(
 
     Raises:
       ValueError: a level range that is none, replay with a strategy that does not go on
-        from a replayed row, or a filter on a task without residual.
+        from a replayed row, parts that do not divide the batch and the rings, or a
+        filter on a task without residual.
     """
     if replay and not strategy.goes_on:
         raise ValueError(
@@ -214,6 +222,12 @@ def make_contrast(
         return weight.penalty * scale
 
     num_levels = schedule.num_levels
+    if batch_size % levels.parts or (replay and replay.capacity % levels.parts):
+        ring = f" and replay.capacity={replay.capacity}" if replay else ""
+        raise ValueError(
+            f"negatives.parts={levels.parts}: must divide"
+            f" train.batch_size={batch_size}{ring}"
+        )
     spec = Contrast(
         energy=in_precision(energy, "float32"),
         loss_energy=loss_energy,
@@ -224,6 +238,7 @@ def make_contrast(
         weight=partial(weight.at, first_step=first_step),
         levels=levels.range(num_levels),
         num_rows=levels.num_rows(batch_size, num_levels),
+        parts=levels.parts,
         units=units,
         box=box,
         masked=levels.rows == "masked",

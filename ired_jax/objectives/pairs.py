@@ -12,7 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax import losses, replay, trees
+from ired_jax import blocks, losses, replay, trees
 from ired_jax.fields import Field
 from ired_jax.negatives import filters
 from ired_jax.negatives.base import q_sample, still
@@ -74,11 +74,13 @@ def init_memory(spec, example: Example) -> dict[str, Tree]:
     if spec.replay is not None:
         level = jax.ShapeDtypeStruct((), jnp.int32)
         x, y = example
-        memory["replay"] = replay.init(
+        parts = spec.parts
+        rings = replay.init(
             {"x": x, "y0": y, "y": y, "t": level},
             num_buckets=spec.replay.num_buckets,
-            capacity=spec.replay.capacity,
+            capacity=spec.replay.capacity // parts,
         )
+        memory["replay"] = rings if parts == 1 else _stacked(rings, parts)
     if spec.residual_filter is not None:
         memory["thresholds"] = jnp.zeros(spec.schedule.num_levels)
     return memory
@@ -127,13 +129,17 @@ def draw_pairs(
 def insert_pairs(spec, rings: replay.ReplayState, rows: Batch) -> replay.ReplayState:
     """Puts the refined rows, in y_t space, into the buckets of their levels."""
     bucket = _bucket_of(spec, rings, rows["t"])
-    return replay.insert(rings, {name: rows[name] for name in rings.rows}, bucket)
+    rows = {name: rows[name] for name in rings.rows}
+    if spec.parts == 1:
+        return replay.insert(rings, *blocks.whole((rows, bucket)))
+    rows, bucket = blocks.in_parts((rows, bucket), spec.parts)
+    return blocks.vmap(replay.insert)(rings, rows, bucket)
 
 
 def _fresh_rows(spec, context: Context, batch: Example) -> dict[str, Tree]:
     """The first N of the step's examples, at levels and with noise of their own."""
     low, high = (0, spec.schedule.num_levels - 1) if spec.masked else spec.levels
-    x, y0 = jax.tree.map(lambda leaf: leaf[: spec.num_rows], batch)
+    x, y0 = blocks.first(batch, spec.num_rows, spec.parts)
     key = context.key(Stream.NEGATIVE_LEVEL)
     t = jax.random.randint(key, (spec.num_rows,), low, high + 1)
     eps = still(spec.box, x, trees.normal(context.key(Stream.NEGATIVE_NOISE), y0))
@@ -143,7 +149,7 @@ def _fresh_rows(spec, context: Context, batch: Example) -> dict[str, Tree]:
 def _replayed_rows(spec, context: Context, rings, rows: Batch, y: Tree):
     """Replaces rows by replayed ones where one is available and the coin says so."""
     bucket = _bucket_of(spec, rings, rows["t"])
-    stored, is_available = replay.sample(context.key(Stream.REPLAY), rings, bucket)
+    stored, is_available = _sample(spec, context.key(Stream.REPLAY), rings, bucket)
     shape = bucket.shape if spec.replay.per_row_coin else ()
     share = spec.replay.share * losses.ramp(context.progress, spec.replay.curriculum)
     coin = jax.random.bernoulli(context.key(Stream.COIN), share, shape)
@@ -151,6 +157,22 @@ def _replayed_rows(spec, context: Context, rings, rows: Batch, y: Tree):
     names = ("x", "y0", "t") if spec.replay.conditional else ()
     chosen = {name: trees.where(use, stored[name], rows[name]) for name in names}
     return rows | chosen, trees.where(use, stored["y"], y)
+
+
+def _sample(spec, key: Array, rings, bucket: Array) -> tuple[Tree, Array]:
+    """`replay.sample`, of each row from the rings of its own part."""
+    if spec.parts == 1:
+        return replay.sample(key, rings, bucket)
+    keys, bucket = (
+        jax.random.split(key, spec.parts),
+        blocks.in_parts(bucket, spec.parts),
+    )
+    return blocks.in_one(blocks.vmap(replay.sample)(keys, rings, bucket))
+
+
+def _stacked(rings: replay.ReplayState, parts: int) -> replay.ReplayState:
+    """Empty rings, once for each part."""
+    return jax.tree.map(lambda a: jnp.zeros((parts, *a.shape), a.dtype), rings)
 
 
 def _filter(spec, params, previous: Array, rows: Batch):
@@ -165,16 +187,17 @@ def _filter(spec, params, previous: Array, rows: Batch):
         denoised=spec.residual_filter.denoised,
         block_rows=spec.block_rows,
     )
-    limits = filters.thresholds(spec.residual_filter, residual, rows["t"], previous)
+    every, t = blocks.whole((residual, rows["t"]))  # two numbers a row are moved
+    limits = filters.thresholds(spec.residual_filter, every, t, previous)
     keep = (residual >= limits[rows["t"]]).astype(jnp.float32)
     low, high = spec.levels
     metrics = {"filter/kept": jnp.mean(keep)}
     for quantile in (0.1, 0.5, 0.9):
         of_level = losses.level_quantiles(
-            residual, rows["t"], num_levels=num_levels, quantile=quantile
+            every, t, num_levels=num_levels, quantile=quantile
         )
-        for t in range(low, high + 1):
-            metrics[f"filter/q{round(100 * quantile)}_level{t}"] = of_level[t]
+        for level in range(low, high + 1):
+            metrics[f"filter/q{round(100 * quantile)}_level{level}"] = of_level[level]
     return keep, limits, metrics
 
 

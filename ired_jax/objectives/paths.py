@@ -91,16 +91,26 @@ def with_own(
     batch: Example,
     t: Array,
     y: Tree,
+    parts: int = 1,
 ) -> Tree:
     """y of a batch at levels t, a share of its rows on the own path instead.
 
-    Rows are drawn independently: the first ones are as good as any.
+    Rows are drawn independently: the first ones of each part are as good as any.
     """
-    count = round(share * len(t))
+    count = parts * round(share * (len(t) // parts))
     if not count:
         return y
     keys = jax.random.split(context.key(Stream.START), count)
     walk = blocks.vmap(partial(own_path, schedule, denoise, box), block_rows)
-    first = jax.tree.map(lambda leaf: leaf[:count], (batch.x, batch.y, t))
-    own = walk(keys, *first)
-    return jax.tree.map(lambda new, old: old.at[:count].set(new), own, y)
+    own = walk(keys, *blocks.first((batch.x, batch.y, t), count, parts))
+    return _put_first(own, y, parts)
+
+
+def _put_first(rows: Tree, among: Tree, parts: int) -> Tree:
+    """`among` with the first rows of each part replaced."""
+
+    def put(new: Array, old: Array) -> Array:
+        return jnp.concatenate([new, old[:, new.shape[1] :]], axis=1)
+
+    rows, among = blocks.in_parts((rows, among), parts)
+    return blocks.in_one(jax.tree.map(put, rows, among))

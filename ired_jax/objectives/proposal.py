@@ -64,6 +64,7 @@ def make_proposal(
     schedule: Schedule,
     loss_energy: Energy,
     box: BoxFn,
+    batch_size: int,
     block_rows: int | None = None,
     *,
     error: Annotated[
@@ -81,12 +82,23 @@ def make_proposal(
         float, Field("rows on the model's own path", at_least=0, at_most=1)
     ] = 0.25,
     weight: Annotated[float, Field("of the term", above=0)] = 1.0,
+    parts: Annotated[
+        int,
+        Field(
+            "of the batch, each with its rows of each kind: one a device", at_least=1
+        ),
+    ] = 1,
 ) -> Objective:
     """Makes the objective.
 
     Raises:
-      ValueError: shares of more than 1 together, or an energy without a proposal.
+      ValueError: shares of more than 1 together, an energy without a proposal, or parts
+        that do not divide the batch.
     """
+    if batch_size % parts:
+        raise ValueError(
+            f"proposal.parts={parts}: must divide train.batch_size={batch_size}"
+        )
     if noise_share + own_share > 1:
         raise ValueError(
             f"proposal.noise_share={noise_share}, proposal.own_share={own_share}: must"
@@ -95,7 +107,7 @@ def make_proposal(
     if loss_energy.propose is None:
         raise ValueError("objectives: 'proposal' needs an energy with a network inside")
     draw = partial(
-        _rows, schedule, loss_energy, box, block_rows, own_share, noise_share
+        _rows, schedule, loss_energy, box, block_rows, own_share, noise_share, parts
     )
     loss = partial(_loss, loss_energy, box, ERRORS[error], weight)
     return Objective(draw, loss, metrics=METRICS)
@@ -108,11 +120,15 @@ def _rows(
     block_rows: int | None,
     own_share: float,
     noise_share: float,
+    parts: int,
     context: Context,
     memory: Tree,
     batch: Example,
 ) -> tuple[Tree, Tree, Metrics]:
-    """{x, y0, y, t}: the first rows on the own path, the last ones of noise alone."""
+    """{x, y0, y, t}: the first rows on the own path, the last ones of noise alone.
+
+    The first and the last of each part of the batch.
+    """
     t, eps = paths.draw(schedule, box, context, batch)
     y, last, count = (
         q_sample(schedule, batch.y, t, eps),
@@ -121,10 +137,13 @@ def _rows(
     )
     denoise = partial(paths.by_proposal, energy, context.params.energy)
     own = schedule, denoise, box, block_rows, own_share
-    y = paths.with_own(*own, context, batch, t, y)
-    noise = round(noise_share * count)
+    y = paths.with_own(*own, context, batch, t, y, parts)
+    of_part = count // parts
+    noise = round(noise_share * of_part)
     if noise:
-        is_noise = jnp.arange(count) >= count - noise
+        place = jnp.arange(count)
+        place = place if parts == 1 else place % of_part  # of one: the same bits
+        is_noise = place >= of_part - noise
         t = jnp.where(is_noise, last, t)
         pure = jax.vmap(partial(_noise_alone, schedule, box))(batch.x, batch.y, eps)
         y = trees.where(is_noise, pure, y)
