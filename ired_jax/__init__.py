@@ -40,8 +40,9 @@ from ired_jax.fields import Choice, Choices, Field, Part
 from ired_jax.losses import PairLoss
 from ired_jax.negatives.base import ChainInfo, Strategy, make_units
 from ired_jax.objectives.base import Context, Objective, Parameters
-from ired_jax.objectives.contrast import Levels, Weight, make_contrast
+from ired_jax.objectives.contrast import Weight, make_contrast
 from ired_jax.objectives.denoising import make_denoising
+from ired_jax.objectives.pairs import Levels
 from ired_jax.precision import in_precision
 from ired_jax.samplers.descent import minimize
 from ired_jax.samplers.inference import solve

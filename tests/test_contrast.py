@@ -418,7 +418,7 @@ MUTANTS = [
     Mutant(
         "known",
         "known elements counted in D",
-        CONTRAST,
+        "ired_jax.negatives.base",
         one("boxes.count_free(box_of(box, x), y))", "boxes.count_free(None, y))"),
         test_a_row_s_gap_is_divided_by_the_number_of_its_own_free_elements,
     ),

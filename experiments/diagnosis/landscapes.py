@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ired_jax import boxes, diffusion, losses, trees
-from ired_jax.negatives.base import BoxFn, box_of, q_sample, still
-from ired_jax.objectives.contrast import Contrast, elements_of
+from ired_jax.negatives.base import BoxFn, box_of, elements_of, q_sample, still
+from ired_jax.objectives.contrast import Contrast
 from ired_jax.types import Array, Example, Params, Tree, bind, scaled
 
 NUM_POINTS = 33  # of a straight line, both ends included

@@ -181,6 +181,16 @@ def q_sample(schedule: Schedule, y0: Tree, t: Array, eps: Tree) -> Tree:
     return jax.vmap(partial(diffusion.q_sample, schedule))(y0, t, eps)
 
 
+def elements_of(box: BoxFn, rows: Batch) -> Array | int:
+    """D of each row [N], or one number where none has known elements."""
+    row = jax.tree.map(lambda leaf: leaf[0], {k: rows[k] for k in ("x", "y")})
+    if boxes.free(box_of(box, row["x"]), row["y"]) is None:
+        return boxes.count_free(None, row["y"])
+    return jax.vmap(lambda x, y: boxes.count_free(box_of(box, x), y))(
+        rows["x"], rows["y"]
+    )
+
+
 def assert_rows(rows: Batch, y: Tree) -> None:
     """y like y0, leaves [N, ...]; t [N]."""
     chex.assert_rank(rows["t"], 1)

@@ -13,15 +13,15 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax import boxes, diffusion, losses, negatives
+from ired_jax import diffusion, losses, negatives
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Choice, Field, Package, Part
 from ired_jax.losses import PAIR_LOSSES, PairLoss
-from ired_jax.negatives.base import BoxFn, Strategy, Units, box_of, make_units
+from ired_jax.negatives.base import BoxFn, Strategy, Units, elements_of, make_units
 from ired_jax.negatives.filters import FILTERS, ResidualFilter
 from ired_jax.objectives import pairs as phase
 from ired_jax.objectives.base import Context, Metrics, Objective
-from ired_jax.objectives.pairs import Replay, make_replay
+from ired_jax.objectives.pairs import Levels, Replay, make_replay
 from ired_jax.precision import in_precision
 from ired_jax.types import Array, Energy, Example, Params, Tree, bind
 
@@ -80,41 +80,6 @@ class Contrast(NamedTuple):
     factor: int = 1
     block_rows: int | None = None
     parts: int = 1
-
-
-class Levels(NamedTuple):
-    """Where the phase is: int(low (T-1)) to int(high (T-1)), and how many rows."""
-
-    level_low: Annotated[
-        float, Field("first level over T-1", at_least=0, at_most=1)
-    ] = 0.0
-    level_high: Annotated[
-        float, Field("last level over T-1", at_least=0, at_most=1)
-    ] = 1.0
-    rows: Annotated[
-        str,
-        Field(
-            "N: in_range (B times the range's share), all (B in it), masked (B at all"
-            " levels, pair loss masked to the range: earlier)",
-            one_of=("in_range", "all", "masked"),
-        ),
-    ] = "in_range"
-    parts: Annotated[
-        int,
-        Field("of the batch, each with its rows and rings: one a device", at_least=1),
-    ] = 1
-
-    def num_rows(self, batch_size: int, num_levels: int) -> int:
-        """N: as many of each part."""
-        if self.rows != "in_range":
-            return batch_size
-        first, last = self.range(num_levels)
-        share = (last - first + 1) / num_levels
-        return self.parts * max(1, round(batch_size // self.parts * share))
-
-    def range(self, num_levels: int) -> tuple[int, int]:
-        """First and last level, inclusive."""
-        return losses.level_range(num_levels, self.level_low, self.level_high)
 
 
 class Weight(NamedTuple):
@@ -209,11 +174,7 @@ def make_contrast(
         from a replayed row, parts that do not divide the batch and the rings, or a
         filter on a task without residual.
     """
-    if replay and not strategy.goes_on:
-        raise ValueError(
-            f"replay.share={replay.share}: must be 0 with this negatives.strategy, it"
-            " does not refine replayed rows"
-        )
+    _check(strategy, replay, levels.parts, batch_size)
     if residual_filter and residual is None:
         raise ValueError("filter.mode: must be 'none', the task has no residual")
 
@@ -222,12 +183,6 @@ def make_contrast(
         return weight.penalty * scale
 
     num_levels = schedule.num_levels
-    if batch_size % levels.parts or (replay and replay.capacity % levels.parts):
-        ring = f" and replay.capacity={replay.capacity}" if replay else ""
-        raise ValueError(
-            f"negatives.parts={levels.parts}: must divide"
-            f" train.batch_size={batch_size}{ring}"
-        )
     spec = Contrast(
         energy=in_precision(energy, "float32"),
         loss_energy=loss_energy,
@@ -251,6 +206,21 @@ def make_contrast(
         block_rows=block_rows,
     )
     return objective_of(spec)
+
+
+def _check(
+    strategy: Strategy, replay: Replay | None, parts: int, batch_size: int
+) -> None:
+    if replay and not strategy.goes_on:
+        raise ValueError(
+            f"replay.share={replay.share}: must be 0 with this negatives.strategy, it"
+            " does not refine replayed rows"
+        )
+    if batch_size % parts or (replay and replay.capacity % parts):
+        ring = f" and replay.capacity={replay.capacity}" if replay else ""
+        raise ValueError(
+            f"negatives.parts={parts}: must divide train.batch_size={batch_size}{ring}"
+        )
 
 
 def objective_of(spec: Contrast) -> Objective:
@@ -315,13 +285,3 @@ def contrastive_loss(
         "frac_sat": jnp.mean(saturated),
     }
     return loss, metrics
-
-
-def elements_of(box: BoxFn, rows: Tree) -> Array | int:
-    """D of each row [N], or one number where none has known elements."""
-    row = jax.tree.map(lambda leaf: leaf[0], {k: rows[k] for k in ("x", "y")})
-    if boxes.free(box_of(box, row["x"]), row["y"]) is None:
-        return boxes.count_free(None, row["y"])
-    return jax.vmap(lambda x, y: boxes.count_free(box_of(box, x), y))(
-        rows["x"], rows["y"]
-    )

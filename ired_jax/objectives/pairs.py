@@ -20,6 +20,41 @@ from ired_jax.objectives.base import Context, Metrics
 from ired_jax.types import Array, Batch, Example, Stream, Tree, bind, scaled
 
 
+class Levels(NamedTuple):
+    """Where the phase is: int(low (T-1)) to int(high (T-1)), and how many rows."""
+
+    level_low: Annotated[
+        float, Field("first level over T-1", at_least=0, at_most=1)
+    ] = 0.0
+    level_high: Annotated[
+        float, Field("last level over T-1", at_least=0, at_most=1)
+    ] = 1.0
+    rows: Annotated[
+        str,
+        Field(
+            "N: in_range (B times the range's share), all (B in it), masked (B at all"
+            " levels, pair loss masked to the range: earlier)",
+            one_of=("in_range", "all", "masked"),
+        ),
+    ] = "in_range"
+    parts: Annotated[
+        int,
+        Field("of the batch, each with its rows and rings: one a device", at_least=1),
+    ] = 1
+
+    def num_rows(self, batch_size: int, num_levels: int) -> int:
+        """N: as many of each part."""
+        if self.rows != "in_range":
+            return batch_size
+        first, last = self.range(num_levels)
+        share = (last - first + 1) / num_levels
+        return self.parts * max(1, round(batch_size // self.parts * share))
+
+    def range(self, num_levels: int) -> tuple[int, int]:
+        """First and last level, inclusive."""
+        return losses.level_range(num_levels, self.level_low, self.level_high)
+
+
 class Replay(NamedTuple):
     """How starts are drawn from the buffer."""
 
