@@ -28,7 +28,7 @@ def define(values: flags.FlagValues) -> None:
     for kind, name, default, meaning in (
         (flags.DEFINE_string, "workdir", None, "default: runs/<sweep>"),
         (flags.DEFINE_bool, "status", False, "only tell how it stands"),
-        (flags.DEFINE_bool, "dry_run", False, "only tell what would run"),
+        (flags.DEFINE_bool, "dry_run", False, "only tell what would run, unmeasured"),
         (flags.DEFINE_bool, "estimate", True, "of memory and time, before the start"),
         (flags.DEFINE_bool, "allow_changes", False, "run code that is not committed"),
         (flags.DEFINE_float, "hours", None, "that all may take; default: the sweep's"),
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
         status.claim(folder, planned, commit)
         rows = {row.name: row.state for row in status.look(folder)}
         planned = [p for p in planned if rows[p.name] not in ("done", "running")]
-    if planned and values.estimate:
+    if planned and values.estimate and not values.dry_run:
         _estimate(
             values, planned, sweep.hours if values.hours is None else values.hours
         )
