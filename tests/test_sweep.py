@@ -33,19 +33,21 @@ FILES = [path for path in FILES if path.stem != "base"]
 PRIMARY = "val/task_mse"
 
 # Ten steps that go on from the last one on disk. It fails where K = 3 and `broken` is
-# there, and with K = 5 waits for a signal at step 4, as a run does.
+# there, with K = 5 waits for a signal at step 4, as a run does, and takes its time with
+# K = 1, so that the sweep looks between.
 TRAINER = """
 import json, pathlib, signal, sys, time
 given = dict(text.lstrip("-").split("=", 1) for text in sys.argv[1:])
 workdir, k = pathlib.Path(given["workdir"]), given["config.sampler.num_steps"]
 if k == "3" and pathlib.Path(__file__).with_name("broken").exists():
     sys.exit("error: step 2: loss not finite")
-signals, end = [], time.monotonic() + 4
+signals, end = [], time.monotonic() + 30
 signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
 workdir.mkdir(parents=True, exist_ok=True)
 path = workdir / "metrics.jsonl"
 done = len(path.read_text().splitlines()) if path.exists() else 0
 print("from step", done, flush=True)
+time.sleep(0.7 * (k == "1"))
 for step in range(done + 1, 11):
     row = {"step": step, "steps_per_second": 2.0, "val/task_mse": 1 / step}
     with path.open("a") as file:
@@ -235,6 +237,7 @@ def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_p
         fake.run()
     thread.join()
     assert fake.states() == {"num_steps=5": "stopped", "num_steps=1": "waiting"}
+    assert "interrupted at step 4, saved" in fake.log(5)
     fake.run()
     assert fake.states() == {"num_steps=5": "done", "num_steps=1": "done"}
     assert "from step 4" in fake.log(5)
@@ -521,7 +524,8 @@ MUTANTS = [
         "a point that failed is waited for by all others",
         JOBS,
         "if interrupt.is_set:\n                for",
-        "if interrupt.is_set or any(f.result() for f in ended):\n                for",
+        "if interrupt.is_set or any(not f.cancelled() and f.result() for f in ended):"
+        "\n                for",
         test_a_failing_point_stops_no_other_and_shows,
     ),
     mutant(
