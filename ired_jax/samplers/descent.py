@@ -70,8 +70,7 @@ def minimize(
         zero = jnp.zeros((), dtype)
         return y, DescentInfo(energy_fn(y), zero, zero, steps=jnp.int32(0))
     step_size = jnp.asarray(step_size, dtype)
-    if step_size.ndim:
-        chex.assert_shape(step_size, (num_steps,))
+    chex.assert_shape(step_size, (num_steps,) if step_size.ndim else ())
 
     def size(index: Array | int) -> Array:
         return step_size[index] if step_size.ndim else step_size
@@ -93,9 +92,7 @@ def minimize(
     if tolerance is None:
         state, num_accepted = _taken(step, start, num_steps - 1)
         last = propose(state, size(num_steps - 1))
-        energy = energy_fn(last)
-        keep = energy < state.energy
-        end, energy = trees.where(keep, (last, energy), (state.y, state.energy))
+        end, energy, keep = _better(state, last, energy_fn(last))
         steps, num_accepted = jnp.int32(num_steps), num_accepted + keep
     else:
         sizes = jnp.broadcast_to(step_size, (num_steps,))
@@ -109,6 +106,12 @@ def minimize(
         steps=steps,
     )
     return end, info
+
+
+def _better(state: _State, last: Tree, energy: Array) -> tuple[Tree, Array, Array]:
+    """The last proposal, its gradient not needed, if its energy is lower."""
+    keep = energy < state.energy
+    return *trees.where(keep, (last, energy), (state.y, state.energy)), keep
 
 
 def _taken(step, start: _State, num_steps: int) -> tuple[_State, Array]:

@@ -105,10 +105,9 @@ def solve_from(
     """
     if noise and key is None:
         raise ValueError("key=None: noise at each hand-over needs a key")
-    last = schedule.num_levels - 1 if level is None else level
-    if not 0 <= last < schedule.num_levels:
-        raise ValueError(f"level={level}: must be from 0 to {schedule.num_levels - 1}")
+    last = _first_level(schedule, level)
     y = boxes.hold(boxes.scale(bounds, schedule.a[last]), y)
+    hand_over = partial(_hand_over, schedule, bounds, key if noise else None)
     scale = jnp.where(jnp.arange(num_steps) > 0, 2.0, 1.0) if double_steps else 1.0
     at = getattr(energy_fn, "at", None) or (lambda t: partial(energy_fn, t=t))
 
@@ -133,13 +132,8 @@ def solve_from(
             else tolerance / schedule.temperature[t],
         )
         y0 = boxes.hold(bounds, jax.tree.map(lambda y: y / a, y))
-        return (y0, hand_over(y0, jnp.maximum(t - 1, 0))), (info, y0 if trace else None)
-
-    def hand_over(y0: Tree, t: Array) -> Tree:
-        if not noise:
-            return jax.tree.map(lambda y0: schedule.a[t] * y0, y0)
-        eps = trees.normal(jax.random.fold_in(key, t), y0)
-        return diffusion.q_sample(schedule, y0, t, boxes.still(bounds, eps))
+        below = hand_over(y0, jnp.maximum(t - 1, 0))
+        return (y0, below), (info, y0 if trace else None)
 
     levels = jnp.arange(last + 1)[::-1]
     first = jax.tree.map(jnp.zeros_like, y), y
@@ -147,3 +141,22 @@ def solve_from(
     return y0, SolveInfo(
         info.energy[-1], info.energy, info.acceptance, info.steps, answers
     )
+
+
+def _first_level(schedule: Schedule, level: int | None) -> int:
+    last = schedule.num_levels - 1
+    if level is None:
+        return last
+    if not 0 <= level <= last:
+        raise ValueError(f"level={level}: must be from 0 to {last}")
+    return level
+
+
+def _hand_over(
+    schedule: Schedule, bounds: Bounds, key: Array | None, y0: Tree, t: Array
+) -> Tree:
+    """Where level t begins: a_t y_0, and with a key s_t eps."""
+    if key is None:
+        return jax.tree.map(lambda y0: schedule.a[t] * y0, y0)
+    eps = trees.normal(jax.random.fold_in(key, t), y0)
+    return diffusion.q_sample(schedule, y0, t, boxes.still(bounds, eps))
