@@ -1,5 +1,5 @@
-# make train, make sudoku, make test, make lint, make smoke, make bench, make clean: each
-# installs first.
+# make train, make sudoku, make test, make lint, make docs, make smoke, make bench,
+# make clean: each installs first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ ARGS ?=
 GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 export GLIBC_TUNABLES
 
-.PHONY: install train sudoku test lint smoke bench clean
+.PHONY: install train sudoku test lint docs smoke bench clean
 
 install: $(VENV)/.installed
 
@@ -46,6 +46,11 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The site, build/site/index.html; a link that leads nowhere is an error.
+docs: install
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Every config, shrunk, through the whole path; two at a time.
 smoke: install

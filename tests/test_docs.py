@@ -6,6 +6,7 @@ Each check is a function of text, tried on planted violations before it is trust
 import ast
 import functools
 import json
+import os
 import re
 from pathlib import Path
 
@@ -13,12 +14,14 @@ import jax
 import numpy as np
 import pytest
 
+import ired_jax as ij
+from docs import hooks
 from examples import landscape, ratios, sorting, sorting_config
 from experiments.build import build
 from tests import mutants
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CHANGELOG.md"]
+PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
 PAGES += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))
 WRITTEN = [page for page in PAGES if page != "docs/fields.md"]  # that one is generated
 TABLE_WIDTH = 80
@@ -140,6 +143,53 @@ def test_every_page_can_be_reached_from_the_readme():
     assert {ROOT / page for page in PAGES} <= seen
 
 
+def site():
+    """The pages of the site, {place: Markdown}, linked as they are there."""
+    pages = hooks.pages()
+    return {hooks.place(path): hooks.relinked(pages[path], path) for path in pages}
+
+
+def in_nav(text):
+    """The pages that the navigation of mkdocs.yml names."""
+    return re.findall(r"([\w/]+\.md)$", text.partition("\nnav:")[2], re.M)
+
+
+def broken_site_links(pages):
+    """Links of the site's pages to a page, a picture or a heading that is not there."""
+    broken = []
+    for place, text in pages.items():
+        for path, anchor in hooks.LINK.findall(prose(text)):
+            if re.match(r"\w+:", path):
+                continue
+            to = os.path.normpath(os.path.join(os.path.dirname(place), path))
+            there = to in pages or (ROOT / "docs" / to).is_file()
+            if there and anchor:
+                there = anchor[1:] in slugs(pages[to])
+            if not there:
+                broken.append((place, path + anchor))
+    return broken
+
+
+def test_every_page_is_in_the_navigation_of_the_site_and_every_entry_is_a_page():
+    entries = in_nav(read("mkdocs.yml"))
+    pages = {place for place in site() if not place.startswith("files/")}
+    assert len(entries) == len(set(entries))
+    assert set(entries) == pages
+
+
+def test_every_link_of_the_site_leads_somewhere():
+    assert not broken_site_links(site())
+
+
+def test_the_page_of_public_names_has_all_of_them_once():
+    names = re.findall(r"^::: ired_jax\.(\w+)$", read("docs/api.md"), re.M)
+    assert sorted(names) == sorted(set(ij.__all__) - {"__version__"})
+
+
+def test_the_citation_has_the_version_of_the_library():
+    assert f"\nversion: {ij.__version__}\n" in read("CITATION.cff")
+
+
 def test_every_known_bug_has_its_place_and_its_test():
     text = read("docs/known_bugs.md").partition("## Wrong diagnoses")[0]
     sections = re.split(r"^### ", text, flags=re.M)[1:]
@@ -203,6 +253,8 @@ def test_sorting_is_a_task_of_the_commands_too():
         (unknown_tests, "`tests/test_none.py::test_a`"),
         (unknown_files, "--config=configs/none_such.py"),
         (unknown_files, "python -m experiments.none_such"),
+        (lambda text: broken_site_links({"a/b.md": text}), "[a](none.md)"),
+        (lambda text: broken_site_links({"a/b.md": text}), "[a](b.md#no-heading)"),
     ],
 )
 def test_a_planted_flaw_is_seen(check, text):
