@@ -30,16 +30,16 @@ def train_and_evaluate(config: ConfigDict, directory: Path) -> TrainState:
       The last state.
 
     Raises:
-      UserError: bad config, a directory of another config, a damaged checkpoint, a full
-        disk, a loss or norm that is not finite, a signal.
+      UserError: bad config, a directory of another config or process, a damaged
+        checkpoint, a full disk, a loss or norm that is not finite, a signal.
     """
     experiment = build(config)
-    workdir.claim(directory, config)
-    say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
     with (
+        workdir.held(directory, config),
         Checkpoints(directory, experiment.task) as checkpoints,
         Interrupt() as interrupt,
     ):
+        say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
         state = experiment.init_state()
         restored = checkpoints.restore(abstract(state))
         if restored is not None:
