@@ -139,7 +139,12 @@ def make_experiment(
     loss_energy: Annotated[Energy, Part(make_loss_energy, "precision")],
     num_seeds: Annotated[
         int,
-        Field("seed, seed + 1, .. in one program", at_least=1, group="train"),
+        Field(
+            "seed, seed + 1, .. in one program",
+            at_least=1,
+            at_most=1_000,
+            group="train",
+        ),
     ] = 1,
     batch_size: Annotated[
         int, Field("examples of a step, B", at_least=1, group="train")

@@ -3,7 +3,6 @@
 python -m experiments.compare --runs=runs/none-cpu-seed0,runs/cd_full-cpu-seed0
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from experiments import cli, figures
 from experiments.errors import UserError
+from experiments.run.files import read_json
 from experiments.run.logs import read_rows, say
 from experiments.score import statistics
 from experiments.score.tables import tables, with_bounds, with_error
@@ -105,13 +105,11 @@ def _answers(results: dict[str, dict]) -> list[str]:
 
 
 def _result(path: Path) -> dict:
-    try:
-        result = json.loads((path / "result.json").read_text())
-    except OSError as error:
-        raise UserError(f"{path}: is not a finished run, no result.json") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: its result.json is damaged") from error
-    missing = {"metrics", "primary", "records", "seeds"} - set(result)
+    if not (path / "result.json").is_file():
+        raise UserError(f"{path}: is not a finished run, no result.json")
+    result = read_json(path / "result.json")
+    names = {"metrics", "primary", "records", "seeds"}
+    missing = names - set(result if isinstance(result, dict) else ())
     if missing:
         raise UserError(
             f"{path}: its result.json holds no {' and no '.join(sorted(missing))}"

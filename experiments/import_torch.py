@@ -94,8 +94,10 @@ def import_checkpoint(
         params=state.params._replace(energy=raw.params),
         ema_params=state.ema_params._replace(energy=average.params),
     )
-    workdir.claim(directory, config)
-    with Checkpoints(directory, experiment.task) as checkpoints:
+    with (
+        workdir.held(directory, config),
+        Checkpoints(directory, experiment.task) as checkpoints,
+    ):
         checkpoints.save(state, None)
         checkpoints.wait()
     say(f"{path}: step {int(state.step)}, {raw.head} head, written to {directory}")

@@ -108,6 +108,8 @@ class Package(Mapping):
           KeyError: there is none.
           ImportError: there is a module, but what it imports is missing.
         """
+        if not isinstance(name, str):
+            raise KeyError(name)
         maker = f"make_{name.rpartition('.')[2]}"
         for path in (f"{self._package.__name__}.{name}", name):
             try:

@@ -39,8 +39,8 @@ def test_files_that_hold_no_table_are_refused(tmp_path):
     for name, said in (
         ("none.npy", "no such file"),
         ("none.csv", "no such file"),
-        ("text.npy", "no readable"),
-        ("ragged.csv", "no readable"),
+        ("text.npy", "not a readable .npy"),
+        ("ragged.csv", "different lengths"),
         ("headed.csv", "has 'left' in row 0, column 0, must be a number"),
         ("empty.csv", "shape"),
         ("line.npy", "shape"),

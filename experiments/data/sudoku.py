@@ -82,11 +82,11 @@ class Settings(NamedTuple):
           UserError: a file that cannot be read.
         """
         whole = hashlib.sha256(repr((FORMAT, *self[:-2])).encode())
-        for path in self[-2:]:
+        for name, path in zip(self._fields[-2:], self[-2:], strict=True):
             try:
                 whole.update(b"|" + (Path(path).read_bytes() if path else b""))
-            except OSError as error:
-                raise UserError(f"{path}: {error.strerror}") from error
+            except (OSError, ValueError) as error:  # a path may hold a 0 byte
+                raise UserError(f"data.{name}={path}: {error}") from error
         return whole.hexdigest()[:16]
 
 
@@ -145,14 +145,16 @@ def make(settings: Settings) -> Sets:
     for rows in sets.values():
         taken.add(rows["solution"])
     if settings.val_file:
-        sets["val"] = sudoku_files.read(settings.val_file)
+        sets["val"] = _of_file(settings, "val_file")
         taken.add(sets["val"]["solution"])
     if settings.train_file:
-        rows = sudoku_files.read(settings.train_file)
+        rows = _of_file(settings, "train_file")
         sets["train"] = _others(rows, taken)
         left_out = len(rows["puzzle"]) - len(sets["train"]["puzzle"])
         if not len(sets["train"]["puzzle"]):
-            raise UserError(f"{settings.train_file}: all its boards are held out")
+            raise UserError(
+                f"data.train_file={settings.train_file}: all its boards are held out"
+            )
         if left_out:
             say(f"{settings.train_file}: {left_out} boards are held out, left out")
     for name, size, givens in (
@@ -165,6 +167,14 @@ def make(settings: Settings) -> Sets:
             sets[name] = _made(stream, size, givens, taken)
         taken.add(sets[name]["solution"])
     return {name: sets[name] for name in NAMES}
+
+
+def _of_file(settings: Settings, name: str) -> Rows:
+    """The puzzles of a file of one's own; an error names the field too."""
+    try:
+        return sudoku_files.read(getattr(settings, name))
+    except UserError as error:
+        raise UserError(f"data.{name}={error}") from error
 
 
 def _others(rows: Rows, taken: Classes) -> Rows:

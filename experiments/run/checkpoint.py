@@ -19,6 +19,8 @@ from ired_jax.training import TrainState
 from ired_jax.types import Params, Tree
 
 ITEMS = ("params", "own", "ema", "ema_own", "opt", "memory", "aux")
+# orbax measures the time of a save by the wall clock, which may jump by years.
+NEVER = 4 * 10**9  # seconds
 Item = dict[str, Any]  # the leaves of a tree by their path, empty ones left out
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates each save there
 
@@ -63,6 +65,7 @@ class Checkpoints:
             preservation_policy=_LatestAndBest(self._errors),
             read_only=read_only,
             create=not read_only,
+            async_options=ocp.AsyncOptions(timeout_secs=NEVER),
         )
         self._manager = ocp.CheckpointManager(
             self._directory, options=options, item_names=ITEMS

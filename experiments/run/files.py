@@ -10,6 +10,20 @@ from experiments import devices
 from experiments.errors import UserError
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      UserError: it is damaged, or cannot be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is damaged ({error})") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a file whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=2, default=float) + "\n").encode())

@@ -17,6 +17,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from experiments import devices
+from experiments.errors import UserError
 from experiments.run.files import append, write_bytes
 from experiments.run.schema import EXTREMES, Schema
 
@@ -24,15 +25,28 @@ T = TypeVar("T")
 
 
 def read_rows(workdir: Path) -> list[dict[str, float]]:
-    """The whole lines of metrics.jsonl; a last line that was cut off is left out."""
+    """The whole lines of metrics.jsonl: one that is cut off or damaged is left out.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     path = Path(workdir) / "metrics.jsonl"
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    return [row for row in map(_row_of, lines) if row is not None]
+
+
+def _row_of(line: bytes) -> dict[str, float] | None:
+    """A line's {name: number}; None where it is no such line."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    return row if all(type(v) in (int, float) for v in row.values()) else None
 
 
 class Logs:

@@ -41,18 +41,17 @@ def train_and_evaluate(
       The last state.
 
     Raises:
-      UserError: bad config, a directory of another config, a damaged checkpoint, a full
-        disk, a loss or norm that is not finite, a signal.
+      UserError: bad config, a directory of another config or process, a damaged
+        checkpoint, a full disk, a loss or norm that is not finite, a signal.
     """
     experiment = build(config)
-    with devices.writer_first():
-        workdir.claim(directory, config, experiment.task)
     watch = Watch(directory, report_every)
-    say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
     with (
+        workdir.held(directory, config, experiment.task),
         Checkpoints(directory, experiment.task) as checkpoints,
         Interrupt() as interrupt,
     ):
+        say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
         state = experiment.init_state()
         restored = checkpoints.restore(abstract(state))
         if restored is not None:

@@ -1,22 +1,28 @@
 """The run directory: whose it is, and what its config was."""
 
+import contextlib
+import fcntl
 import importlib.metadata
-import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from experiments import devices
 from experiments.build import resolve
 from experiments.configuration import free_fields
 from experiments.errors import UserError
 from experiments.fields import flatten, nest
-from experiments.run.files import write_json
+from experiments.run.files import read_json, write_json
+from experiments.run.logs import say
+from experiments.schema import Values
 from experiments.score import records
 from ired_jax.tasks.base import Task
 
+LOCK = "lock"  # a file of the run directory, empty
 FORMAT = 2  # of config.json: its fields are those of the parts that it chose
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -24,14 +30,64 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 def claim(workdir: Path, config: ConfigDict, task: Task | None = None) -> None:
     """Makes the run directory, or checks that it belongs to this config.
 
-    With a `task`, what its metrics are stands beside the config.
+    Raises:
+      UserError: as `held`.
+    """
+    with held(workdir, config, task):
+        pass
+
+
+@contextlib.contextmanager
+def held(workdir: Path, config: ConfigDict, task: Task | None = None) -> Iterator[None]:
+    """Claims the run directory, and keeps other runs from training in it.
+
+    Of several processes of one run the first one holds it. The lock is the kernel's and
+    ends with the process, however that ends. With a `task`, what its metrics are stands
+    beside the config.
 
     Raises:
       UserError: it belongs to another config (the fields are named), or is not a run
-        directory, or cannot be made.
+        directory, or cannot be made or written, or another process trains in it.
     """
-    path, now = workdir / "config.json", resolve(config)
-    if path.exists():
+    now = resolve(config)
+    with contextlib.ExitStack() as kept:
+        with devices.writer_first():
+            if devices.is_writer():
+                kept.enter_context(_locked(workdir, now))
+                _describe(workdir, now, task)
+            else:
+                _refuse_others(workdir, now)
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path, now: Values) -> Iterator[None]:
+    try:
+        _refuse_others(workdir, now)
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / LOCK).open("ab")
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be made: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{workdir}: another process trains in it") from error
+        except OSError as error:  # a file system without locks
+            say(f"{workdir} cannot be locked: {error.strerror}")
+        yield
+
+
+def _describe(workdir: Path, now: Values, task: Task | None) -> None:
+    content = {"format": FORMAT, "config": nest(now).to_dict(), **provenance()}
+    if task is not None:
+        content |= {"primary": task.primary, "metrics": records.described(task)}
+    write_json(workdir / "config.json", content)
+
+
+def _refuse_others(workdir: Path, now: Values) -> None:
+    """Raises UserError where a directory is of another config, or of no run."""
+    if (workdir / "config.json").exists():
         stored, free = flatten(read_config(workdir)), free_fields(now)
         differing = [
             f"{name} is {stored.get(name)!r} there and {now.get(name)!r} here"
@@ -45,19 +101,11 @@ def claim(workdir: Path, config: ConfigDict, task: Task | None = None) -> None:
             )
     elif workdir.exists() and (not workdir.is_dir() or _holds_files(workdir)):
         raise UserError(f"{workdir}: is not empty and holds no config.json of a run")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{workdir} cannot be made: {error.strerror}") from error
-    content = {"format": FORMAT, "config": nest(now).to_dict(), **provenance()}
-    if task is not None:
-        content |= {"primary": task.primary, "metrics": records.described(task)}
-    write_json(path, content)
 
 
 def _holds_files(workdir: Path) -> bool:
     """Whether there is more than what a start that was killed at once left."""
-    return any(path.name != "config.json.tmp" for path in workdir.iterdir())
+    return any(p.name not in (LOCK, "config.json.tmp") for p in workdir.iterdir())
 
 
 def read_config(workdir: Path) -> ConfigDict:
@@ -71,7 +119,7 @@ def read_config(workdir: Path) -> ConfigDict:
     if not path.exists():
         raise UserError(f"{workdir}: is not a run directory, it has no config.json")
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         version, values = content.get("format"), flatten(content["config"])
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: is damaged ({error})") from error

@@ -1,6 +1,5 @@
 """How a sweep stands, from its files alone."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from experiments.errors import UserError
-from experiments.run.files import write_json
+from experiments.run.files import read_json, write_json
 from experiments.run.logs import read_rows
 from experiments.run.meter import duration
 from experiments.sweeps.jobs import is_running, log_of
@@ -39,7 +38,7 @@ def claim(folder: Path, points: Sequence[Point], commit: str | None) -> None:
     """
     path = folder / FILE
     if path.exists():
-        begun = json.loads(path.read_text())["commit"]
+        begun = _read(path)["commit"]
         if None not in (begun, commit) and begun != commit:
             raise UserError(
                 f"{folder}: was begun at commit {begun}, here is {commit} (check that"
@@ -67,7 +66,7 @@ def look(folder: Path) -> list[Row]:
     path = folder / FILE
     if not path.exists():
         raise UserError(f"{folder}: no sweep was begun there, it has no {FILE}")
-    points = json.loads(path.read_text())["points"]
+    points = _read(path)["points"]
     return [_row(folder / name, **about) for name, about in points.items()]
 
 
@@ -115,9 +114,17 @@ def _row(
     return Row(directory.name, state, step, num_steps, primary, value, left, why)
 
 
+def _read(path: Path) -> dict:
+    """What a sweep is."""
+    about = read_json(path)
+    if not isinstance(about, dict) or not {"commit", "points"} <= set(about):
+        raise UserError(f"{path}: is damaged, it has no commit and no points")
+    return about
+
+
 def _result(directory: Path) -> dict | None:
     path = directory / "result.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 def _ended(log: str) -> tuple[str, str]:

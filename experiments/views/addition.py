@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
+from experiments.views.arrays import read_npy
 
 WIDEST = 5.0  # of the harder set's box, 2 r: a sum beyond it is cut
 
@@ -19,14 +20,7 @@ def read(path: str) -> np.ndarray:
     Raises:
       UserError: no such file, or not pairs of square matrices of finite numbers.
     """
-    try:
-        pairs = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--input={path}: is not a readable .npy file") from error
-    if not isinstance(pairs, np.ndarray) or pairs.dtype.kind not in "fiu":
-        raise UserError(f"--input={path}: must be one array of real numbers")
+    pairs = read_npy(path)
     pairs = pairs[None] if pairs.ndim == 3 else pairs
     shape = pairs.shape
     if len(shape) != 4 or shape[1] != 2 or shape[2] != shape[3] or not pairs.size:

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
+from experiments.views.arrays import read_npy
 
 SPREADS = (0.1, 1.0)  # of what is seen: .19 in distribution, .64 in the harder set
 
@@ -19,17 +20,7 @@ def read(path: str) -> np.ndarray:
     Raises:
       UserError: no such file, or not a table of numbers.
     """
-    try:
-        if path.endswith(".csv"):
-            tables = _numbers(path)
-        else:
-            tables = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError, EOFError, csv.Error) as error:
-        raise UserError(f"--input={path}: is no readable .npy or .csv file") from error
-    if not isinstance(tables, np.ndarray) or tables.dtype.kind not in "fiu":
-        raise UserError(f"--input={path}: must be one array of real numbers")
+    tables = _numbers(path) if path.endswith(".csv") else read_npy(path)
     tables = tables[None] if tables.ndim == 2 else tables
     if tables.ndim != 3 or not tables.size:
         raise UserError(f"--input={path}: shape {tables.shape}, must be (N, n, m)")
@@ -38,8 +29,13 @@ def read(path: str) -> np.ndarray:
 
 def _numbers(path: str) -> np.ndarray:
     """The table of a .csv, NaN where a cell is empty; a word is no unseen number."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except FileNotFoundError as error:
+        raise UserError(f"--input={path}: there is no such file") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"--input={path}: is not a readable .csv file") from error
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
             try:
@@ -49,6 +45,8 @@ def _numbers(path: str) -> np.ndarray:
                     f"--input={path}: has {cell!r} in row {i}, column {j}, must be a"
                     " number, empty where unseen"
                 ) from error
+    if len({len(row) for row in rows}) > 1:
+        raise UserError(f"--input={path}: has rows of different lengths")
     return np.array(rows, ndmin=2)
 
 

@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
+from experiments.views.arrays import read_npy
 from experiments.views.base import draw_graph
 
 EDGE, FOUND, WRONG = "black", (0.1, 0.4, 0.9), (0.9, 0.1, 0.1)
@@ -21,14 +22,7 @@ def read(path: str) -> np.ndarray:
     Raises:
       UserError: no such file, or not square matrices of real numbers.
     """
-    try:
-        graphs = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--input={path}: is not a readable .npy file") from error
-    if not isinstance(graphs, np.ndarray) or graphs.dtype.kind not in "fiub":
-        raise UserError(f"--input={path}: must be one array of real numbers")
+    graphs = read_npy(path, "fiub")
     graphs = graphs[None] if graphs.ndim == 2 else graphs
     shape = graphs.shape
     if len(shape) != 3 or shape[1] != shape[2] or shape[1] < 2 or not graphs.size:

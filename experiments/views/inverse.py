@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
+from experiments.views.arrays import read_npy
 
 SINGULAR = 1e7  # condition number beyond which float32 holds no inverse
 
@@ -18,14 +19,7 @@ def read(path: str) -> np.ndarray:
     Raises:
       UserError: no such file, or not square matrices of real numbers.
     """
-    try:
-        matrices = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--input={path}: is not a readable .npy file") from error
-    if not isinstance(matrices, np.ndarray):
-        raise UserError(f"--input={path}: holds several arrays, must be one .npy")
+    matrices = read_npy(path)
     matrices = matrices[None] if matrices.ndim == 2 else matrices
     sizes(matrices)
     return matrices
@@ -48,12 +42,16 @@ def sizes(inputs: Sequence) -> dict[str, int]:
 
 def check(inputs: Sequence) -> list[str | None]:
     """A sentence for each matrix that has no inverse in float32."""
-    return [_problem(np.asarray(matrix, np.float64)) for matrix in inputs]
+    return [_problem(np.asarray(matrix)) for matrix in inputs]
 
 
 def _problem(matrix: np.ndarray) -> str | None:
     if not np.isfinite(matrix).all():
         return "is not finite"
+    with np.errstate(over="ignore"):  # beyond float32 an entry is infinite, or 0
+        matrix = matrix.astype(np.float32).astype(np.float64)
+    if not np.isfinite(matrix).all():
+        return "has entries beyond what float32 holds"
     condition = np.linalg.cond(matrix)
     if condition < SINGULAR:
         return None

@@ -185,7 +185,7 @@ def make_board(
     box: Callable[[Array], Box],
     *,
     channels: Annotated[int, Field("features of an entry", at_least=1)] = 32,
-    layers: Annotated[int, Field("layers of a round", at_least=1)] = 4,
+    layers: Annotated[int, Field("layers of a round", at_least=1, at_most=1000)] = 4,
     rounds: Annotated[int, Field("times they are applied", at_least=1)] = 6,
     answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:

@@ -169,7 +169,8 @@ def make_matrix(
         int, Field("n x n maps carried from layer to layer", at_least=1)
     ] = 12,
     layers: Annotated[
-        int, Field("product layers on A; its degree is up to 2^layers", at_least=1)
+        int,
+        Field("product layers on A; degree up to 2^layers", at_least=1, at_most=100),
     ] = 7,
     outputs: Annotated[
         int, Field("maps whose squared norms are summed", at_least=1)
@@ -179,7 +180,7 @@ def make_matrix(
         Field("products (Y is seen through A), or direct", one_of=REACHES),
     ] = "products",
     answer_layers: Annotated[
-        int, Field("product layers on Y: degree 2^(1 + these)", at_least=0)
+        int, Field("product layers on Y: degree 2^(1 + these)", at_least=0, at_most=100)
     ] = 0,
 ) -> Energy:
     """Makes the matrix energy. Its parameters do not depend on n.

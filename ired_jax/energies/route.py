@@ -121,7 +121,7 @@ def make_route(
     box: Callable[[Tree], Box],
     *,
     channels: Annotated[int, Field("features of a node at a time", at_least=1)] = 32,
-    layers: Annotated[int, Field("layers of a round", at_least=1)] = 2,
+    layers: Annotated[int, Field("layers of a round", at_least=1, at_most=1000)] = 2,
     rounds: Annotated[int, Field("times they are applied", at_least=1)] = 5,
     answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:

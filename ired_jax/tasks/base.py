@@ -63,7 +63,12 @@ class Inference(NamedTuple):
     ] = "cosine"
     num_levels: Annotated[
         int,
-        Field("T, landscapes from smooth to sharp", at_least=1, group="diffusion"),
+        Field(
+            "T, landscapes from smooth to sharp",
+            at_least=1,
+            at_most=10_000,
+            group="diffusion",
+        ),
     ] = 10
     num_steps: Annotated[int, Field("accepted descent steps a level", at_least=0)] = 5
     double_steps: Annotated[

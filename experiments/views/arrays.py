@@ -1,0 +1,37 @@
+"""Arrays of .npy files, as they stand there, or one sentence."""
+
+import tokenize
+import zipfile
+
+import numpy as np
+
+from experiments.errors import UserError
+
+# What NumPy raises of a file that is cut, flipped, or says that it is huge.
+UNREADABLE = (OSError, ValueError, EOFError, MemoryError, OverflowError, TypeError)
+UNREADABLE += (SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
+
+
+def read_npy(path: str, kinds: str = "fiu") -> np.ndarray:
+    """The one array of a .npy file.
+
+    Args:
+      path: of the file.
+      kinds: of dtypes that are allowed, as NumPy's `dtype.kind`.
+
+    Raises:
+      UserError: no such file, not readable, several arrays, or of other dtypes.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"--input={path}: there is no such file") from error
+    except UNREADABLE as error:
+        raise UserError(f"--input={path}: is not a readable .npy file") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"--input={path}: holds several arrays, must be one .npy")
+    if array.dtype.kind not in kinds:
+        raise UserError(
+            f"--input={path}: dtype {array.dtype}, must be one array of real numbers"
+        )
+    return array
