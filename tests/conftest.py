@@ -1,7 +1,9 @@
 """Settings of the whole suite: silent broadcasting of ranks is an error."""
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import chex
 import jax
@@ -35,3 +37,14 @@ def pytest_configure(config):
 def _fresh_trace_counter():
     """chex counts traces globally: each test starts at zero."""
     chex.clear_trace_counter()
+
+
+@pytest.fixture
+def folder():
+    """One that anybody can reach."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    yield path
+    for each in (path, *path.rglob("*")):
+        each.chmod(0o755)
+    shutil.rmtree(path)

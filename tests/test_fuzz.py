@@ -118,14 +118,5 @@ MUTANTS = [
         one("if not isinstance(name, str):", "if False:"),
         test_a_config_that_the_fuzzer_found_is_refused,
         dict(zip(("name", "field", "value", "says"), FOUND[0], strict=True)),
-        error=AttributeError,
-    ),
-    Mutant(
-        "fuzz",
-        "a file of one's own is named without its field",
-        "experiments.data.sudoku",
-        one('f"data.{name}={path}: {error}"', 'f"{path}: {error}"'),
-        test_a_config_that_the_fuzzer_found_is_refused,
-        dict(zip(("name", "field", "value", "says"), FOUND[5], strict=True)),
     ),
 ]

@@ -1,6 +1,7 @@
 """Arrays of .npy files, as they stand there, or one sentence."""
 
 import tokenize
+import warnings
 import zipfile
 
 import numpy as np
@@ -23,7 +24,9 @@ def read_npy(path: str, kinds: str = "fiu") -> np.ndarray:
       UserError: no such file, not readable, several arrays, or of other dtypes.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers by other Pythons
+            array = np.load(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"--input={path}: there is no such file") from error
     except UNREADABLE as error:
