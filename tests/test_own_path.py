@@ -167,7 +167,10 @@ MUTANTS = [
         "own path",
         "the rows after the first ones are replaced",
         PATHS,
-        one("old.at[:count].set(new)", "old.at[-count:].set(new)"),
+        one(
+            "jnp.concatenate([new, old[:, new.shape[1] :]], axis=1)",
+            "jnp.concatenate([old[:, : -new.shape[1]], new], axis=1)",
+        ),
         test_rows_of_the_own_path_hold_what_the_model_says_and_ask_for_the_truth,
     ),
     Mutant(
