@@ -34,7 +34,12 @@ GRADIENT = 3  # of the network, in units of its value
 
 
 def score_run(
-    directory: Path, *, restarts: int, rounds: tuple[int, ...], num_examples: int
+    directory: Path,
+    *,
+    restarts: int,
+    rounds: tuple[int, ...],
+    num_examples: int,
+    checkpoint: str = "last",
 ) -> dict:
     """Every seed of a run: {metric, step, seeds, splits: {split: `_merged`}}.
 
@@ -42,10 +47,10 @@ def score_run(
       UserError: not a run, a task without a metric of 0 and 1, or other rounds of an
         energy that has none.
     """
-    model = trained.load(directory)
+    model = trained.load(directory, checkpoint)
     row_metric(model.experiment.task)  # a task without one is refused before the work
     seeds = model.experiment.seeds
-    models = [trained.load(directory, seed=seed) for seed in seeds]
+    models = [trained.load(directory, checkpoint, seed) for seed in seeds]
     of_seeds = _answers(models, directory, restarts, num_examples)
     for count in rounds:
         config = trained.changed(model.config, {"eval.rounds": count})
@@ -223,6 +228,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "num_examples", 256, "held-out rows of each split", 2, flag_values=values
     )
+    flags.DEFINE_enum(
+        "checkpoint", "last", trained.CHECKPOINTS, "of the runs", flag_values=values
+    )
     flags.DEFINE_string("output", "runs/judge.png", "the figure", flag_values=values)
     flags.mark_flag_as_required("runs", flag_values=values)
 
@@ -236,7 +244,8 @@ def main(argv: list[str]) -> None:
     for path in paths.values():
         workdir.read_config(path)  # a run that is not one is refused before the work
     output = cli.output_path(output)
-    options = {"restarts": values.restarts, "num_examples": values.num_examples}
+    names = ("restarts", "num_examples", "checkpoint")
+    options = {name: values[name].value for name in names}
     runs = {}
     for name, path in paths.items():
         runs[name] = score_run(path, rounds=rounds, **options)

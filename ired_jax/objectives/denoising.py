@@ -10,7 +10,7 @@ import numpy as np
 from ired_jax import boxes, diffusion, trees
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
-from ired_jax.negatives.base import BoxFn, box_of, q_sample, still
+from ired_jax.negatives.base import BoxFn, box_of, still
 from ired_jax.objectives import paths
 from ired_jax.objectives.base import Context, Metrics, Objective
 from ired_jax.types import Array, Energy, Example, Params, Tree
@@ -75,12 +75,10 @@ def _rows(
     batch: Example,
 ) -> tuple[Tree, Tree, Metrics]:
     """{x, y0, t, eps}, the noise that leads from the truth to where a row is."""
-    t, eps = paths.draw(schedule, box, context, batch)
+    denoise = partial(paths.by_gradient, schedule, energy, box, context.params.energy)
+    own = schedule, denoise, box, block_rows, own_share
+    t, eps, y = paths.draw(*own, context, batch)
     if own_share:
-        y, params = q_sample(schedule, batch.y, t, eps), context.params.energy
-        denoise = partial(paths.by_gradient, schedule, energy, box, params)
-        own = schedule, denoise, box, block_rows, own_share
-        y = paths.with_own(*own, context, batch, t, y)
         eps = jax.vmap(partial(diffusion.predict_noise, schedule))(y, t, batch.y)
         eps = still(box, batch.x, eps)
     return {"x": batch.x, "y0": batch.y, "t": t, "eps": eps}, memory, {}

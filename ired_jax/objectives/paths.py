@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ired_jax import blocks, boxes, diffusion, trees
 from ired_jax.diffusion import Schedule
-from ired_jax.negatives.base import BoxFn, box_of, still
+from ired_jax.negatives.base import BoxFn, box_of, q_sample, still
 from ired_jax.objectives.base import Context
 from ired_jax.types import Array, Energy, Example, Params, Stream, Tree
 
@@ -73,37 +73,34 @@ def own_path(
 
 
 def draw(
-    schedule: Schedule, box: BoxFn, context: Context, batch: Example
-) -> tuple[Array, Tree]:
-    """A level for each row, [B], and its noise, none at known elements."""
-    count = jax.tree.leaves(batch.y)[0].shape[0]
-    t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, schedule.num_levels)
-    return t, still(box, batch.x, trees.normal(context.key(Stream.NOISE), batch.y))
-
-
-def with_own(
     schedule: Schedule,
     denoise: Denoise,
     box: BoxFn,
     block_rows: int | None,
-    share: float,
+    own_share: float,
     context: Context,
     batch: Example,
-    t: Array,
-    y: Tree,
     parts: int = 1,
-) -> Tree:
-    """y of a batch at levels t, a share of its rows on the own path instead.
+) -> tuple[Array, Tree, Tree]:
+    """Noised truths, a share of the rows on the own path instead.
 
     Rows are drawn independently: the first ones of each part are as good as any.
+
+    Returns:
+      The levels [B], the noise and y of them, leaves [B, ...]. The noise is what truths
+      were noised by, of own rows too, and 0 at known elements.
     """
-    count = parts * round(share * (len(t) // parts))
-    if not count:
-        return y
-    keys = jax.random.split(context.key(Stream.START), count)
-    walk = blocks.vmap(partial(own_path, schedule, denoise, box), block_rows)
-    own = walk(keys, *blocks.first((batch.x, batch.y, t), count, parts))
-    return _put_first(own, y, parts)
+    count = jax.tree.leaves(batch.y)[0].shape[0]
+    t = jax.random.randint(context.key(Stream.LEVEL), (count,), 0, schedule.num_levels)
+    eps = trees.normal(context.key(Stream.NOISE), batch.y)
+    eps = still(box, batch.x, eps)
+    y, own = q_sample(schedule, batch.y, t, eps), round(own_share * (count // parts))
+    if own:
+        keys = jax.random.split(context.key(Stream.START), parts * own)
+        walk = blocks.vmap(partial(own_path, schedule, denoise, box), block_rows)
+        rows = blocks.first((batch.x, batch.y, t), parts * own, parts)
+        y = _put_first(walk(keys, *rows), y, parts)
+    return t, eps, y
 
 
 def _put_first(rows: Tree, among: Tree, parts: int) -> Tree:

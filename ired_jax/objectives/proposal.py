@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ired_jax import boxes, trees
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
-from ired_jax.negatives.base import BoxFn, box_of, q_sample
+from ired_jax.negatives.base import BoxFn, box_of
 from ired_jax.objectives import paths
 from ired_jax.objectives.base import Context, Metrics, Objective
 from ired_jax.types import Array, Energy, Example, Params, Tree
@@ -129,15 +129,10 @@ def _rows(
 
     The first and the last of each part of the batch.
     """
-    t, eps = paths.draw(schedule, box, context, batch)
-    y, last, count = (
-        q_sample(schedule, batch.y, t, eps),
-        schedule.num_levels - 1,
-        len(t),
-    )
     denoise = partial(paths.by_proposal, energy, context.params.energy)
     own = schedule, denoise, box, block_rows, own_share
-    y = paths.with_own(*own, context, batch, t, y, parts)
+    t, eps, y = paths.draw(*own, context, batch, parts)
+    count, last = len(t), schedule.num_levels - 1
     of_part = count // parts
     noise = round(noise_share * of_part)
     if noise:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ired_jax import boxes, trees
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
-from ired_jax.negatives.base import BoxFn, box_of, q_sample
+from ired_jax.negatives.base import BoxFn, box_of
 from ired_jax.objectives import paths
 from ired_jax.objectives.base import Context, Metrics, Objective
 from ired_jax.types import Array, Energy, Example, Params, Tree
@@ -76,11 +76,9 @@ def _rows(
     batch: Example,
 ) -> tuple[Tree, Tree, Metrics]:
     """{x, y0, y, t}: where the descent of each row begins."""
-    t, eps = paths.draw(schedule, box, context, batch)
-    y, params = q_sample(schedule, batch.y, t, eps), context.params.energy
-    denoise = partial(paths.by_gradient, schedule, energy, box, params)
+    denoise = partial(paths.by_gradient, schedule, energy, box, context.params.energy)
     own = schedule, denoise, box, block_rows, own_share
-    y = paths.with_own(*own, context, batch, t, y)
+    t, _, y = paths.draw(*own, context, batch)
     return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
 
 
