@@ -1,11 +1,14 @@
 """What an energy is worth, counted by hand, and what an answer costs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from experiments import judge
 from experiments.build import build
 from experiments.errors import UserError
+from experiments.score.trained import Trained
 from tests import tiny
 from tests.mutants import Mutant, one
 
@@ -73,6 +76,21 @@ def test_an_energy_without_rounds_is_one_sentence():
         judge.evaluations(build(tiny.get_config("none")))
 
 
+def test_every_seed_is_read_from_the_checkpoint_that_is_asked_for(monkeypatch):
+    experiment, loaded = build(tiny.get_config("sudoku", train__num_seeds=2)), []
+
+    def load(directory, checkpoint="last", seed=None):
+        loaded.append((checkpoint, seed))
+        return Trained(experiment, None, None, 7, seed)
+
+    monkeypatch.setattr(judge.trained, "load", load)
+    monkeypatch.setattr(judge, "_answers", lambda models, *_: [m.seed for m in models])
+    options = {"restarts": 2, "rounds": (), "num_examples": 8}
+    found = judge.score_run(Path("run"), **options, checkpoint="best")
+    assert loaded == [("best", None), ("best", 0), ("best", 1)]
+    assert (found["step"], found["splits"]) == (7, 0.5)
+
+
 def test_tables_and_pictures_hold_every_run_and_split():
     of_split = judge._judged(ENERGY, RIGHT)
     value = of_split["best"][0]["first"]
@@ -85,6 +103,14 @@ def test_tables_and_pictures_hold_every_run_and_split():
 
 
 MUTANTS = [
+    Mutant(
+        "judge",
+        "the last checkpoint, whichever is asked for",
+        "experiments.judge",
+        one("trained.load(directory, checkpoint, seed)",
+            'trained.load(directory, "last", seed)'),
+        test_every_seed_is_read_from_the_checkpoint_that_is_asked_for,
+    ),
     Mutant(
         "judge",
         "the worst answer is the first",
