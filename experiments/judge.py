@@ -7,8 +7,9 @@ one answer, of the answer that ranks first among R (least energy, or least doubt
 of any of them: the last two differ by the verifier's error. AUROC is the chance that a
 wrong answer ranks behind a right one, of the same x and of any. A row of work is the
 rounds of the network that one answer takes, levels times rounds; a gradient counts
-three. Tasks with a metric of 0 and 1 alone. Writes a figure, and all numbers in a JSON
-beside it.
+three. With --work each run gets as many answers as so many rounds pay for, ranking
+included; of several runs each is set beside the first, paired over seeds. Tasks with a
+metric of 0 and 1 alone. Writes a figure, and all numbers in a JSON beside it.
 """
 
 from pathlib import Path
@@ -24,13 +25,10 @@ from experiments.errors import UserError
 from experiments.run import workdir
 from experiments.run.files import write_json
 from experiments.run.logs import say, track
-from experiments.score import statistics, trained
+from experiments.score import statistics, trained, verdict
 from experiments.score.scorer import Scorer, row_metric
 from experiments.score.tables import tables
 from experiments.score.trained import Trained
-
-BINS = 10  # of the calibration, each of as many answers
-GRADIENT = 3  # of the network, in units of its value
 
 
 def score_run(
@@ -40,18 +38,28 @@ def score_run(
     rounds: tuple[int, ...],
     num_examples: int,
     checkpoint: str = "last",
+    work: int = 0,
+    splits: tuple[str, ...] = (),
 ) -> dict:
-    """Every seed of a run: {metric, step, seeds, splits: {split: `_merged`}}.
+    """Every seed of a run: {metric, step, seeds, splits: {split: `verdict.merged`}}.
 
     Raises:
-      UserError: not a run, a task without a metric of 0 and 1, or other rounds of an
-        energy that has none.
+      UserError: not a run, a task without a metric of 0 and 1 or without such a split,
+        work for less than an answer, or other rounds of an energy that has none.
     """
     model = trained.load(directory, checkpoint)
-    row_metric(model.experiment.task)  # a task without one is refused before the work
+    task = model.experiment.task
+    row_metric(task)  # a task without one is refused before the work
+    for split in splits:
+        if split not in task.splits:
+            allowed = ", ".join(task.splits)
+            raise UserError(f"--splits={split}: {directory} has {allowed}")
+    if work:
+        restarts = verdict.affordable(model.experiment, work)
     seeds = model.experiment.seeds
     models = [trained.load(directory, checkpoint, seed) for seed in seeds]
-    of_seeds = _answers(models, directory, restarts, num_examples)
+    splits = splits or tuple(task.splits)
+    of_seeds = _answers(models, directory, splits, restarts, num_examples)
     for count in rounds:
         config = trained.changed(model.config, {"eval.rounds": count})
         _add_work(of_seeds, models, trained.on_task(model, config), num_examples)
@@ -59,20 +67,25 @@ def score_run(
         "metric": row_metric(model.experiment.task),
         "step": model.step,
         "seeds": seeds,
-        "splits": _merged(of_seeds),
+        "splits": verdict.merged(of_seeds),
     }
 
 
 def _answers(
-    models: list[Trained], directory: Path, restarts: int, num_examples: int
+    models: list[Trained],
+    directory: Path,
+    splits: tuple[str, ...],
+    restarts: int,
+    num_examples: int,
 ) -> list[dict]:
-    """{split: `_judged` and its work} of each seed."""
+    """{split: `verdict.judged` and its work} of each seed."""
     experiment = models[0].experiment
     scorer, metric = Scorer(experiment), row_metric(experiment.task)
-    work, of_seeds = {"evaluations": evaluations(experiment), "restarts": 1}, []
+    one, rank = verdict.evaluations(experiment), verdict.ranking(experiment)
+    of_seeds = []
     for model in models:
         judged = {}
-        for split in experiment.task.splits:
+        for split in splits:
             what = f"{directory.name}, {split}, seed {model.seed}"
             runs = [
                 scorer.rows(model.params, split, num_examples, restart)
@@ -84,9 +97,16 @@ def _answers(
                 raise UserError(
                     f"--runs={directory}: {metric} is not 0 or 1 of an answer"
                 )
-            judged[split] = _judged(energy, right > 0)
-            one = judged[split]["best"][0]["first"]
-            judged[split]["work"] = [work | {"right": one}]
+            judged[split] = verdict.judged(energy, right > 0)
+            judged[split]["work"] = [
+                {
+                    "evaluations": count * (one + rank) if count > 1 else one,
+                    "restarts": count,
+                    "right": entry["first"],
+                }
+                for entry in judged[split]["best"]
+                for count in [entry["restarts"]]
+            ]
         of_seeds.append(judged)
     return of_seeds
 
@@ -96,73 +116,13 @@ def _add_work(
 ) -> None:
     """The share right of one answer with the rounds of another experiment."""
     scorer, metric = Scorer(experiment), row_metric(experiment.task)
-    work = {"evaluations": evaluations(experiment), "restarts": 1}
+    work = {"evaluations": verdict.evaluations(experiment), "restarts": 1}
     cases = list(zip(of_seeds, models, strict=True))
     for judged, model in track(cases, f"{work['evaluations']} rounds"):
         for split in judged:
             rows = scorer.rows(model.params, split, count, 0)
             right = statistics.summary(rows.figures[metric])
             judged[split]["work"].append(work | {"right": right})
-
-
-def _merged(of_seeds: list):
-    """Figures of several seeds as their mean, its error over seeds, and each of them.
-
-    Of a single seed the figures as they are, their errors over rows.
-    """
-    first = of_seeds[0]
-    if len(of_seeds) == 1:
-        return first
-    if isinstance(first, dict) and "mean" in first:
-        means = [np.nan if v["mean"] is None else v["mean"] for v in of_seeds]
-        return statistics.summary(np.array(means)) | {"each": means}
-    if isinstance(first, dict):
-        return {name: _merged([values[name] for values in of_seeds]) for name in first}
-    if isinstance(first, list):
-        return [_merged(list(values)) for values in zip(*of_seeds, strict=True)]
-    return float(np.mean(of_seeds))
-
-
-def evaluations(experiment: Experiment) -> int:
-    """Rounds of the network that one answer takes, gradients counted as three.
-
-    Raises:
-      UserError: the energy has no network that is applied in rounds.
-    """
-    energy = experiment.energy.answering
-    if energy is None:
-        raise UserError("energy.name: has no rounds to count")
-    how, search = experiment.inference, experiment.search
-    levels = experiment.schedule.num_levels
-    if search is not None:
-        levels += search.moves * (search.level + 1)
-    start = 1 if energy.denoise is not None else GRADIENT
-    return levels * energy.rounds * (start + GRADIENT * how.num_steps)
-
-
-def _judged(energy: np.ndarray, right: np.ndarray) -> dict:
-    """{best, auroc, calibration} of energies and verdicts [N, R]."""
-    counts = [2**k for k in range(right.shape[1].bit_length())]
-    best = []
-    for count in counts:
-        errors = statistics.best_of(energy, 1.0 - right, count)
-        best.append({"restarts": count, "first": statistics.summary(1 - errors.lowest)})
-        best[-1]["any"] = statistics.summary(1 - errors.oracle)
-    order = np.argsort(energy, axis=None, kind="stable")
-    bins = [part for part in np.array_split(order, BINS) if len(part)]
-    everything = statistics.auroc(energy.reshape(1, -1), right.reshape(1, -1))
-    return {
-        "best": best,
-        "auroc": {
-            "same x": statistics.summary(statistics.auroc(energy, right)),
-            "any x": statistics.summary(everything),
-        },
-        "calibration": [
-            {"energy": float(np.median(energy.flat[part])), "count": len(part)}
-            | {"right": float(np.mean(right.flat[part]))}
-            for part in bins
-        ],
-    }
 
 
 def final_tables(runs: dict[str, dict]) -> list[Table]:
@@ -175,15 +135,44 @@ def final_tables(runs: dict[str, dict]) -> list[Table]:
             cells.append(
                 {
                     "one": _cell(of_split["best"][0]["first"]),
-                    f"first of {most['restarts']}": _cell(most["first"]),
+                    "R": str(most["restarts"]),
+                    "first of R": _cell(most["first"]),
                     "any": _cell(most["any"]),
                     "AUROC same x": _cell(auroc["same x"]),
                     "any x": _cell(auroc["any x"]),
                 }
             )
-    columns = {name: [of_run.get(name, "-") for of_run in cells] for name in cells[0]}
     metric = " or ".join({run["metric"]: 0 for run in runs.values()})
-    return tables(f"{metric}, share right", labels, columns)
+    found = tables(f"{metric}, share right", labels, _columns(cells))
+    return found + _beside_table(runs, metric)
+
+
+def _beside_table(runs: dict[str, dict], metric: str) -> list[Table]:
+    """Each other run beside the first; nothing where no seeds pair."""
+    first, labels, pairs = next(iter(runs)), [], []
+    for split in runs[first]["splits"]:
+        for name, pair in verdict.beside(runs, split).items():
+            if pair is not None:
+                labels.append(f"{name}, {split}")
+                pairs.append(pair)
+    if not pairs:
+        return []
+    corrected = statistics.holm([pair.p for pair in pairs])
+    cells = [
+        {
+            "difference": f"{pair.middle:+.3g}",
+            "95 %": f"{pair.low:+.3g} to {pair.high:+.3g}",
+            "p": f"{pair.p:.2g}",
+            "Holm": f"{holm:.2g}",
+            "seeds": str(pair.count),
+        }
+        for pair, holm in zip(pairs, corrected, strict=True)
+    ]
+    return tables(f"{metric}, first of R, beside {first}", labels, _columns(cells))
+
+
+def _columns(cells: list[dict[str, str]]) -> dict[str, list[str]]:
+    return {name: [row[name] for row in cells] for name in cells[0]}
 
 
 def figure(runs: dict[str, dict]) -> Figure:
@@ -201,16 +190,20 @@ def figure(runs: dict[str, dict]) -> Figure:
                 shares = [entry[of]["mean"] for entry in of_split["best"]]
                 label = name if of == "first" else None
                 answers.plot(counts, shares, line, ms=3, label=label, **style)
-            points = sorted((e["evaluations"], e["right"]["mean"])
-                            for e in of_split["work"])  # fmt: skip
-            work.plot(*zip(*points, strict=True), "o-", ms=3, **style)
+            # One answer of more rounds; more answers, dashed, from the first entry on.
+            one = [e for e in of_split["work"] if e["restarts"] == 1]
+            more = [e for e in of_split["work"] if e["restarts"] > 1]
+            for entries, line in ((one, "o-"), (one[:1] + more, "s--")):
+                points = sorted((e["evaluations"], e["right"]["mean"]) for e in entries)
+                work.plot(*zip(*points, strict=True), line, ms=3, **style)
             bins = of_split["calibration"]
             energy.plot(
                 *zip(*((b["energy"], b["right"]) for b in bins), strict=True), "o-",
                 ms=3, **style,
             )  # fmt: skip
         answers.set(title=split, xlabel="answers R (dots: any of them)", xscale="log")
-        work.set(title=split, xlabel="rounds of the network", xscale="log")
+        label = "rounds of the network (dashed: several answers)"
+        work.set(title=split, xlabel=label, xscale="log")
         energy.set(title=split, xlabel="energy (or doubt) of an answer", xscale="log")
         answers.set_ylabel("share right")
     handles = axes[0].get_legend_handles_labels()
@@ -221,6 +214,11 @@ def figure(runs: dict[str, dict]) -> Figure:
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("runs", None, "run directories", flag_values=values)
     flags.DEFINE_integer("restarts", 16, "answers to each x", 1, flag_values=values)
+    flags.DEFINE_integer(
+        "work", 0, "instead: rounds of the network to spend on each x", 0,
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_list("splits", "", "of the task; all of them", flag_values=values)
     flags.DEFINE_list(
         "rounds", "", "other rounds a level, each for one answer and compiled anew",
         flag_values=values,
@@ -244,11 +242,12 @@ def main(argv: list[str]) -> None:
     for path in paths.values():
         workdir.read_config(path)  # a run that is not one is refused before the work
     output = cli.output_path(output)
-    names = ("restarts", "num_examples", "checkpoint")
+    names = ("restarts", "num_examples", "checkpoint", "work")
     options = {name: values[name].value for name in names}
+    splits = tuple(filter(None, values.splits))
     runs = {}
     for name, path in paths.items():
-        runs[name] = score_run(path, rounds=rounds, **options)
+        runs[name] = score_run(path, rounds=rounds, splits=splits, **options)
         # After each: an interrupt loses the run that is in work alone.
         write_json(output.with_suffix(".json"), options | {"runs": runs})
     figures.save(figure(runs), output)

@@ -8,6 +8,7 @@ import pytest
 from experiments import judge
 from experiments.build import build
 from experiments.errors import UserError
+from experiments.score import verdict
 from experiments.score.trained import Trained
 from tests import tiny
 from tests.mutants import Mutant, one
@@ -18,7 +19,7 @@ RIGHT = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0]], bool)
 
 
 def test_the_first_by_energy_and_any_are_those_counted_by_hand():
-    best = judge._judged(ENERGY, RIGHT)["best"]
+    best = verdict.judged(ENERGY, RIGHT)["best"]
     assert [entry["restarts"] for entry in best] == [1, 2, 4]
     # Of two: pairs of columns (0, 1) and (2, 3).
     first = [RIGHT.mean(), np.mean([1, 1, 1, 0, 0, 0]), 2 / 3]
@@ -29,7 +30,7 @@ def test_the_first_by_energy_and_any_are_those_counted_by_hand():
 
 
 def test_the_auroc_is_of_pairs_within_a_row_and_of_all_pairs():
-    auroc = judge._judged(ENERGY, RIGHT)["auroc"]
+    auroc = verdict.judged(ENERGY, RIGHT)["auroc"]
     right, wrong = ENERGY[RIGHT], ENERGY[~RIGHT]
     everywhere = np.mean(wrong[None] > right[:, None])
     assert auroc["any x"]["mean"] == pytest.approx(everywhere)
@@ -37,7 +38,7 @@ def test_the_auroc_is_of_pairs_within_a_row_and_of_all_pairs():
 
 
 def test_the_calibration_has_every_answer_once_in_order_of_energy():
-    bins = judge._judged(ENERGY, RIGHT)["calibration"]
+    bins = verdict.judged(ENERGY, RIGHT)["calibration"]
     assert sum(part["count"] for part in bins) == RIGHT.size
     assert np.all(np.diff([part["energy"] for part in bins]) > 0)
     right = sum(part["count"] * part["right"] for part in bins)
@@ -45,9 +46,9 @@ def test_the_calibration_has_every_answer_once_in_order_of_energy():
 
 
 def test_figures_of_several_seeds_are_means_with_the_error_over_seeds():
-    seeds = [judge._judged(ENERGY, right) for right in (RIGHT, ~RIGHT, RIGHT)]
-    assert judge._merged(seeds[:1]) is seeds[0]
-    merged = judge._merged(seeds)
+    seeds = [verdict.judged(ENERGY, right) for right in (RIGHT, ~RIGHT, RIGHT)]
+    assert verdict.merged(seeds[:1]) is seeds[0]
+    merged = verdict.merged(seeds)
     shares = [RIGHT.mean(), 1 - RIGHT.mean(), RIGHT.mean()]
     one_answer = merged["best"][0]["first"]
     assert one_answer["each"] == pytest.approx(shares)
@@ -68,12 +69,57 @@ def test_figures_of_several_seeds_are_means_with_the_error_over_seeds():
 )
 def test_an_answer_costs_levels_times_rounds_and_a_gradient_three(name, changes, count):
     config = tiny.get_config(name, eval__num_steps=0, **changes)
-    assert judge.evaluations(build(config)) == count
+    assert verdict.evaluations(build(config)) == count
+
+
+@pytest.mark.parametrize(
+    ("presets", "work", "count"),
+    # 4 levels of 2 rounds and 2 to rank; the net ranks by its doubt.
+    [("smoke", 8, 1), ("smoke", 29, 2), ("smoke", 30, 3), ("smoke,net", 30, 3)],
+)
+def test_equal_work_counts_the_ranking_too(presets, work, count):
+    experiment = build(tiny.get_config("sudoku", presets=presets, eval__num_steps=0))
+    assert verdict.affordable(experiment, work) == count
+    with pytest.raises(UserError, match="--work=7: an answer alone takes 8 rounds"):
+        verdict.affordable(experiment, 7)
+
+
+def test_all_answers_count_where_they_are_no_power_of_two():
+    best = verdict.judged(ENERGY[:, :3], RIGHT[:, :3])["best"]
+    assert [entry["restarts"] for entry in best] == [1, 2, 3]
+    assert best[-1]["first"]["mean"] == pytest.approx(2 / 3)
+
+
+def test_runs_stand_beside_the_first_in_pairs_of_seeds():
+    def run(seeds, shares):
+        entry = {"first": {"mean": np.mean(shares), "each": shares}}
+        return {
+            "metric": "boards",
+            "seeds": seeds,
+            "splits": {"hard": {"best": [entry]}},
+        }
+
+    runs = {"a": run([1, 2, 3], [0.5, 0.6, 0.7]), "b": run([3, 2, 9], [0.9, 0.7, 0.1])}
+    pair = verdict.beside(runs, "hard")["b"]
+    assert (pair.count, pair.middle) == (2, pytest.approx(0.15))  # .2 and .1
+    (table,) = judge._beside_table(runs, "boards")
+    assert "+0.15" in str([list(column.cells) for column in table.columns])
+    assert judge._beside_table({"a": runs["a"]}, "boards") == []
+
+
+def test_a_split_that_there_is_not_is_one_sentence(monkeypatch):
+    experiment = build(tiny.get_config("sudoku"))
+    monkeypatch.setattr(
+        judge.trained, "load", lambda *_: Trained(experiment, None, None, 7, 0)
+    )
+    options = {"restarts": 2, "rounds": (), "num_examples": 8, "splits": ("none",)}
+    with pytest.raises(UserError, match="--splits=none: run has val, hard"):
+        judge.score_run(Path("run"), **options)
 
 
 def test_an_energy_without_rounds_is_one_sentence():
     with pytest.raises(UserError, match="has no rounds to count"):
-        judge.evaluations(build(tiny.get_config("none")))
+        verdict.evaluations(build(tiny.get_config("none")))
 
 
 def test_every_seed_is_read_from_the_checkpoint_that_is_asked_for(monkeypatch):
@@ -92,10 +138,10 @@ def test_every_seed_is_read_from_the_checkpoint_that_is_asked_for(monkeypatch):
 
 
 def test_tables_and_pictures_hold_every_run_and_split():
-    of_split = judge._judged(ENERGY, RIGHT)
+    of_split = verdict.judged(ENERGY, RIGHT)
     value = of_split["best"][0]["first"]
     of_split["work"] = [{"evaluations": 20, "restarts": 1, "right": value}]
-    run = {"metric": "boards", "step": 3, "splits": {"val": of_split}}
+    run = {"metric": "boards", "seeds": [0], "splits": {"val": of_split}}
     runs = {"one": run, "two": run | {"splits": {"val": of_split, "hard": of_split}}}
     (table,) = judge.final_tables(runs)
     assert table.row_count == 3
@@ -113,15 +159,30 @@ MUTANTS = [
     ),
     Mutant(
         "judge",
+        "ranking is for nothing",
+        "experiments.score.verdict",
+        one("work // (one + rank)", "work // one"),
+        test_equal_work_counts_the_ranking_too,
+        {"presets": "smoke", "work": 29, "count": 2},
+    ),
+    Mutant(
+        "judge",
+        "a run is set beside the first the wrong way round",
+        "experiments.score.verdict",
+        one("paired(shares(run), shares(first)", "paired(shares(first), shares(run)"),
+        test_runs_stand_beside_the_first_in_pairs_of_seeds,
+    ),
+    Mutant(
+        "judge",
         "the worst answer is the first",
-        "experiments.judge",
+        "experiments.score.verdict",
         one("statistics.best_of(energy, 1.0", "statistics.best_of(-energy, 1.0"),
         test_the_first_by_energy_and_any_are_those_counted_by_hand,
     ),
     Mutant(
         "judge",
         "right answers are told apart from right ones",
-        "experiments.judge",
+        "experiments.score.verdict",
         one('"same x": statistics.summary(statistics.auroc(energy, right))',
             '"same x": statistics.summary(statistics.auroc(-energy, right))'),
         test_the_auroc_is_of_pairs_within_a_row_and_of_all_pairs,
@@ -129,7 +190,7 @@ MUTANTS = [
     Mutant(
         "judge",
         "a search is for nothing",
-        "experiments.judge",
+        "experiments.score.verdict",
         one("levels += search.moves", "levels += 0 * search.moves"),
         test_an_answer_costs_levels_times_rounds_and_a_gradient_three,
         {"name": "sudoku", "changes": {"eval__moves": 3}, "count": (4 + 3 * 2) * 2},

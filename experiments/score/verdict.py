@@ -1,0 +1,120 @@
+"""What an energy is worth, counted: who ranks first, is it right, what did it cost.
+
+NumPy on the host. Answers are arrays [N, R], R to each of N rows.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from experiments.build import Experiment
+from experiments.errors import UserError
+from experiments.score import statistics
+
+BINS = 10  # of the calibration, each of as many answers
+GRADIENT = 3  # of the network, in units of its value
+
+
+def judged(energy: np.ndarray, right: np.ndarray) -> dict:
+    """{best, auroc, calibration} of energies and verdicts [N, R].
+
+    The best of 1, 2, 4, .. and of all R answers, means over disjoint groups of them.
+    """
+    most = right.shape[1]
+    counts = sorted({2**k for k in range(most.bit_length())} | {most})
+    best = []
+    for count in counts:
+        errors = statistics.best_of(energy, 1.0 - right, count)
+        best.append({"restarts": count, "first": statistics.summary(1 - errors.lowest)})
+        best[-1]["any"] = statistics.summary(1 - errors.oracle)
+    order = np.argsort(energy, axis=None, kind="stable")
+    bins = [part for part in np.array_split(order, BINS) if len(part)]
+    everything = statistics.auroc(energy.reshape(1, -1), right.reshape(1, -1))
+    return {
+        "best": best,
+        "auroc": {
+            "same x": statistics.summary(statistics.auroc(energy, right)),
+            "any x": statistics.summary(everything),
+        },
+        "calibration": [
+            {"energy": float(np.median(energy.flat[part])), "count": len(part)}
+            | {"right": float(np.mean(right.flat[part]))}
+            for part in bins
+        ],
+    }
+
+
+def merged(of_seeds: list):
+    """Figures of several seeds as their mean, its error over seeds, and each of them.
+
+    Of a single seed the figures as they are, their errors over rows.
+    """
+    first = of_seeds[0]
+    if len(of_seeds) == 1:
+        return first
+    if isinstance(first, dict) and "mean" in first:
+        means = [np.nan if v["mean"] is None else v["mean"] for v in of_seeds]
+        return statistics.summary(np.array(means)) | {"each": means}
+    if isinstance(first, dict):
+        return {name: merged([values[name] for values in of_seeds]) for name in first}
+    if isinstance(first, list):
+        return [merged(list(values)) for values in zip(*of_seeds, strict=True)]
+    return float(np.mean(of_seeds))
+
+
+def evaluations(experiment: Experiment) -> int:
+    """Rounds of the network that one answer takes, gradients counted as three.
+
+    Raises:
+      UserError: the energy has no network that is applied in rounds.
+    """
+    energy = experiment.energy.answering
+    if energy is None:
+        raise UserError("energy.name: has no rounds to count")
+    how, search = experiment.inference, experiment.search
+    levels = experiment.schedule.num_levels
+    if search is not None:
+        levels += search.moves * (search.level + 1)
+    start = 1 if energy.denoise is not None else GRADIENT
+    return levels * energy.rounds * (start + GRADIENT * how.num_steps)
+
+
+def ranking(experiment: Experiment) -> int:
+    """Rounds of the network that it takes to rank an answer: none by its doubt."""
+    energy = experiment.energy.answering
+    return 0 if energy is None or energy.score is not None else energy.rounds
+
+
+def affordable(experiment: Experiment, work: int) -> int:
+    """Answers, ranked if there are several, that so many rounds of the network pay for.
+
+    Raises:
+      UserError: not one.
+    """
+    one, rank = evaluations(experiment), ranking(experiment)
+    if work < one:
+        raise UserError(f"--work={work}: an answer alone takes {one} rounds")
+    return max(1, work // (one + rank))
+
+
+def beside(runs: Mapping[str, dict], split: str, kind: str = "first") -> dict:
+    """{other run: `statistics.Paired` or None}: what it has more than the first run.
+
+    Of all its answers to choose from, paired over the seeds that both have.
+
+    Args:
+      runs: {name: {seeds, splits}}, see `experiments.judge.score_run`.
+      split: one that the first run has.
+      kind: `first`, by energy or doubt, or `any`.
+    """
+
+    def shares(run: dict) -> dict[int, float]:
+        value = run["splits"][split]["best"][-1][kind]
+        return dict(zip(run["seeds"], value.get("each", [value["mean"]]), strict=True))
+
+    (_, first), *others = runs.items()
+    return {
+        name: statistics.paired(shares(run), shares(first), is_ratio=False)
+        for name, run in others
+        if split in run["splits"]
+    }
