@@ -59,7 +59,8 @@ def merged(of_seeds: list):
         return {name: merged([values[name] for values in of_seeds]) for name in first}
     if isinstance(first, list):
         return [merged(list(values)) for values in zip(*of_seeds, strict=True)]
-    return float(np.mean(of_seeds))
+    same = all(value == first for value in of_seeds)  # a count, not a figure
+    return first if same else float(np.mean(of_seeds))
 
 
 def evaluations(experiment: Experiment) -> int:
