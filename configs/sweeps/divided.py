@@ -35,5 +35,10 @@ FORMS = {"right": {"loss.divided": False}, "divided": {"loss.divided": True}}
 def get_sweep() -> Sweep:
     alone = grid({"none": {"base": "configs/none.py:cpu"}}, HEADS)
     points = {**alone, **grid(OBJECTIVES, HEADS, FORMS)}
-    shared = {"train.num_steps": 2_000, "train.eval_every": 500}
+    shared = {
+        "train.num_steps": 2_000,
+        "train.eval_every": 500,
+        "eval.num_examples": 4_000,
+        "eval.num_examples_running": 500,
+    }
     return Sweep("configs/none.py:cpu", points, shared, hours=4)
