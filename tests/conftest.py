@@ -1,5 +1,6 @@
 """Settings of the whole suite: silent broadcasting of ranks is an error."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -14,11 +15,18 @@ import pytest
 QUICK = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
+    QUICK += " --xla_cpu_parallel_codegen_split_count=1"
+    QUICK += " --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", QUICK)
 
 from experiments import cli  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# What JAX traces is many objects that live long: to look for garbage among them less
+# often saves a twentieth.
+gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_configure(config):
@@ -34,9 +42,12 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
-def _fresh_trace_counter():
-    """chex counts traces globally: each test starts at zero."""
+def _own_globals():
+    """chex counts traces, and benchmarks set the precision of products, globally."""
     chex.clear_trace_counter()
+    before = jax.config.jax_default_matmul_precision
+    yield
+    jax.config.update("jax_default_matmul_precision", before)
 
 
 @pytest.fixture

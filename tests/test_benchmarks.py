@@ -26,14 +26,6 @@ from ired_jax.types import gradient
 TINY = ["--n=2", "--batch_size=8", "--repeats=2"]
 
 
-@pytest.fixture(autouse=True)
-def _restore_precision():
-    """Questions set the precision of products globally."""
-    before = jax.config.jax_default_matmul_precision
-    yield
-    jax.config.update("jax_default_matmul_precision", before)
-
-
 def make_flags(tmp_path=None, *extra):
     argv = [*TINY, *extra] + ([f"--out={tmp_path}"] if tmp_path else [])
     return harness.start(harness.parser("").parse_args(argv))

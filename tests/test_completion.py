@@ -291,7 +291,7 @@ def _quadrature(values, seen):
 
 
 def test_the_bounds_enclose_the_least_error_and_meet_at_it():
-    rows = _tiny_rows(3_000)
+    rows = _tiny_rows(1_500)
     unseen = 1 - rows.seen
     exact = np.array(
         [

@@ -15,6 +15,7 @@ from experiments import devices
 from experiments import train as command
 from experiments.build import build
 from experiments.errors import UserError
+from experiments.run import loop
 from experiments.run.logs import read_rows
 from ired_jax import blocks
 from tests import simulated, tiny
@@ -27,11 +28,9 @@ CONFIGS = {
     "completion": {},
     "connectivity": {},
     "path": {},
-    "sudoku": {},
     "sudoku in parts": {"proposal.parts": 8},
     "cd_full": {},
-    "density_pcd": {"train.num_seeds": 2},
-    "density_pcd in parts": {"negatives.parts": 8},
+    "density_pcd in parts": {"negatives.parts": 8, "train.num_seeds": 2},
 }
 STEPS = 2
 SPREAD = 1e-4  # of a float32 sum in another order; some chains amplify it more
@@ -73,7 +72,7 @@ def _far(a, b) -> float:
 
 def moved(name, parts):
     """Bytes of each kind of collective of a step, and of the parameters."""
-    CONFIGS[name] = {"negatives.parts": parts}
+    CONFIGS[name] = {"negatives.parts": parts}  # in a process of its own
     experiment = experiment_of(name)
     state = jax.eval_shape(experiment.init_state)
     program = experiment.dispatch().lower(state, experiment.train_data).compile()
@@ -179,6 +178,20 @@ def test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back(tmp_path)
     assert len(events) == 4
 
 
+def test_the_first_of_several_processes_writes(monkeypatch):
+    assert devices.is_writer()
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    assert not devices.is_writer()
+
+
+def test_pre_emption_ends_several_processes_well_and_tells_a_single_one(monkeypatch):
+    state = build(tiny.get_config("addition")).init_state()
+    with pytest.raises(UserError, match="interrupted at step 0, saved"):
+        loop._interrupted(state)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert loop._interrupted(state) is state
+
+
 @pytest.mark.parametrize(
     "flags, sentence",
     [
@@ -281,14 +294,15 @@ MUTANTS = [
         "every process writes",
         DEVICES,
         one("return jax.process_index() == 0", "return True"),
-        test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back,
+        test_the_first_of_several_processes_writes,
     ),
     Mutant(
         "devices",
         "pre-emption of several processes is an error",
         "experiments.run.loop",
         one("if jax.process_count() == 1:", "if True:"),
-        test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back,
+        test_pre_emption_ends_several_processes_well_and_tells_a_single_one,
+        error=UserError,
     ),
     Mutant(
         "devices",
