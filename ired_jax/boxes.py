@@ -35,9 +35,12 @@ def clip(bounds: Bounds, y: Tree) -> Tree:
     return jax.tree.map(jnp.clip, y, *(_like(part, y) for part in box))
 
 
-def inside(bounds: Box | Array | float, y: Tree) -> Array:
+def inside(bounds: Bounds, y: Tree) -> Array:
     """Whether every element of y lies in the box: () bool."""
-    low, high = (_like(part, y) for part in as_box(bounds))
+    box = as_box(bounds)
+    if box is None:
+        return jnp.bool_(True)
+    low, high = (_like(part, y) for part in box)
     within = jax.tree.map(lambda y, a, b: jnp.all((a <= y) & (y <= b)), y, low, high)
     return jnp.all(jnp.stack(jax.tree.leaves(within)))
 
@@ -53,7 +56,7 @@ def free(bounds: Bounds, y: Tree) -> Tree | None:
 def hold(bounds: Bounds, y: Tree) -> Tree:
     """y with its known elements at their values, the others as they are."""
     mask = free(bounds, y)
-    if mask is None:
+    if mask is None or not isinstance(bounds, Box):
         return y
 
     def choose(is_free, y, known):
@@ -95,7 +98,7 @@ def _is_number(part: Tree) -> bool:
 
 def _like(part: Tree, y: Tree) -> Tree:
     """One side of a box with the structure of y: a single leaf is for every leaf."""
-    if jax.tree.structure(part) == jax.tree.structure(y):
+    if jax.tree.structure(part) == jax.tree.structure(y):  # type: ignore[operator]
         return part
     if jax.tree_util.all_leaves([part]):
         return jax.tree.map(lambda _: part, y)

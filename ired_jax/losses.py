@@ -118,7 +118,11 @@ def make_hinge(
     return PairLoss(value)
 
 
-PAIR_LOSSES = {"cd": make_cd, "logistic": make_logistic, "hinge": make_hinge}
+PAIR_LOSSES: dict[str, Callable[..., PairLoss]] = {
+    "cd": make_cd,
+    "logistic": make_logistic,
+    "hinge": make_hinge,
+}
 
 
 def ramp(progress: Array, share: float) -> Array:

@@ -5,7 +5,7 @@ gradients too. On an NVIDIA GPU float32 has to be asked for, the default is tf32
 computes all of them in float32.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 
@@ -37,8 +37,8 @@ def in_precision(energy: Energy, precision: str) -> Energy:
         grad = getattr(energy_fn, "grad", None)
         return at(energy_fn) if grad is None else WithGrad(at(energy_fn), at(grad))
 
-    parts = {"propose": energy.propose, "denoise": energy.denoise}
-    parts = {name: function and at(function) for name, function in parts.items()}
+    optional = {"propose": energy.propose, "denoise": energy.denoise}
+    parts: dict[str, Any] = {name: f and at(f) for name, f in optional.items()}
     if energy.answering is not None:
         parts["answering"] = in_precision(energy.answering, precision)
     return energy._replace(apply=at(energy.apply), bind=bind_at, **parts)

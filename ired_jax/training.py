@@ -120,7 +120,8 @@ def make_train_step(
         key, progress = streams(state.key, state.step), state.step / num_steps
         context = Context(state.step, progress, key, state.params, state.ema_params)
         batch = draw_examples(source, data, state.key, state.step, batch_size)
-        rows, memory, metrics = {}, dict(state.memory), {}
+        rows, memory = {}, dict(state.memory)
+        metrics: Metrics = {}
         for name, objective in objectives.items():
             rows[name], memory[name], more = objective.prepare(
                 context, memory[name], batch
@@ -146,7 +147,9 @@ def _gradient(
     block_rows: int | None,
 ) -> tuple[Parameters, Metrics]:
     """Gradients of the sum of all losses, and every metric."""
-    loss, grads, metrics = None, None, {}
+    loss: Any = None
+    grads: Tree = None
+    metrics: Metrics = {}
     for name, objective in objectives.items():
 
         def of_rows(params, rows, name=name, objective=objective):

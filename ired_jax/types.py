@@ -114,14 +114,14 @@ def scaled(energy_fn: EnergyFn, scale: Array | float) -> EnergyFn:
     return value if grad is None else WithGrad(value, over_scale(grad))
 
 
-def bind(energy: Callable, params: Params, x: Tree, t: Array) -> EnergyFn:
+def bind(energy: Any, params: Params, x: Tree, t: Array) -> EnergyFn:
     """`energy.bind(params, x, t)` where it has one, else all work is left for y."""
     if getattr(energy, "bind", None) is not None:
         return energy.bind(params, x, t)
     return Partial(functools.partial(_call_at, energy), params, x, t)
 
 
-def _call_at(energy: Callable, params: Params, x: Tree, t: Array, y: Tree) -> Array:
+def _call_at(energy: Any, params: Params, x: Tree, t: Array, y: Tree) -> Array:
     return energy(params, x, y, t)
 
 

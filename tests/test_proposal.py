@@ -211,7 +211,7 @@ MUTANTS = [
         "proposal",
         "inference denoises by the first round",
         "ired_jax.energies.aimed",
-        one("lambda leaf: leaf[-1], deeper", "lambda leaf: leaf[0], deeper"),
+        one("lambda leaf: leaf[-1], shown", "lambda leaf: leaf[0], shown"),
         test_answers_are_ranked_by_doubt_where_that_is_asked,
     ),
 ]

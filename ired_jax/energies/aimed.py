@@ -112,9 +112,11 @@ def around(
     if answering is None:
         return energy
     deeper = around(schedule, box, init, answers, answering.rounds or rounds)
+    shown = deeper.propose
+    assert shown is not None
 
     def denoise(params: Params, x: Tree, y: Tree, t: Array) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[-1], deeper.propose(params, x, y, t))
+        return jax.tree.map(lambda leaf: leaf[-1], shown(params, x, y, t))
 
     if answering.denoise == "proposal":
         deeper = deeper._replace(denoise=denoise)

@@ -49,7 +49,7 @@ def mix(weight: Array, maps: Array, precision: str | None = None) -> Array:
 
 def _precision() -> str | None:
     """The precision of products that holds here: a derivative is traced elsewhere."""
-    return jax.config.jax_default_matmul_precision
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

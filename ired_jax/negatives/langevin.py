@@ -1,7 +1,6 @@
 """Langevin chains from noisy answers, or going on where a replayed chain ended."""
 
 import math
-from functools import partial
 from typing import Annotated, NamedTuple
 
 import jax
@@ -85,7 +84,9 @@ def make_langevin(
     if chain.adjusted and chain.temperature == 0:
         raise ValueError("sampler.temperature=0.0: adjusted chains need it above 0")
     multiple = chain.step_size or default_step(units, chain.adjusted, num_elements)
-    step_at = partial(units.langevin_step, multiple=multiple)
+
+    def step_at(t):
+        return units.langevin_step(t, multiple)
 
     def refine(key, landscape, rows, y, progress):
         assert_rows(rows, y)
@@ -135,7 +136,8 @@ def _chain_box(box: Box | None, a, half_width: float, y) -> Box | float | None:
     mask = boxes.free(box, y)
     if mask is None:
         return half_width or None
-    limit, scaled = half_width or math.inf, boxes.scale(box, a)
+    limit, scaled = half_width or math.inf, boxes.as_box(boxes.scale(box, a))
+    assert scaled is not None  # a mask is of a box
     low, high = (
         jax.tree.map(lambda m, k, b=b: jnp.where(m, b, k), mask, part)
         for part, b in zip(scaled, (-limit, limit), strict=True)

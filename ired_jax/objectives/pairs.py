@@ -105,7 +105,7 @@ def make_replay(
 
 def init_memory(spec, example: Example) -> dict[str, Tree]:
     """Empty rings and thresholds, as far as the phase has them."""
-    memory = {}
+    memory: dict[str, Tree] = {}
     if spec.replay is not None:
         level = jax.ShapeDtypeStruct((), jnp.int32)
         x, y = example
@@ -191,7 +191,7 @@ def _replayed_rows(spec, context: Context, rings, rows: Batch, y: Tree):
     use = is_available & coin
     names = ("x", "y0", "t") if spec.replay.conditional else ()
     chosen = {name: trees.where(use, stored[name], rows[name]) for name in names}
-    return rows | chosen, trees.where(use, stored["y"], y)
+    return {**rows, **chosen}, trees.where(use, stored["y"], y)
 
 
 def _sample(spec, key: Array, rings, bucket: Array) -> tuple[Tree, Array]:

@@ -23,6 +23,7 @@ Denoise = Callable[[Tree, Tree, Array], Tree]  # (x, y, t) -> y_0, of one row
 
 def by_proposal(energy: Energy, params: Params, x: Tree, y: Tree, t: Array) -> Tree:
     """F after its last round, of an energy that has a network inside."""
+    assert energy.propose is not None, "this energy has no network inside"
     return jax.tree.map(lambda leaf: leaf[-1], energy.propose(params, x, y, t))
 
 
@@ -36,7 +37,7 @@ def by_gradient(
     t: Array,
 ) -> Tree:
     """The denoised answer of any energy, in its box."""
-    grad = jax.grad(energy, argnums=2)(params, x, y, t)
+    grad = jax.grad(energy.apply, argnums=2)(params, x, y, t)
     start = diffusion.predict_start(schedule, y, t, grad)
     return boxes.clip(box_of(box, x), start)
 

@@ -100,7 +100,7 @@ def _descent(
     truth = jax.tree.map(lambda y0: schedule.a[t] * y0, y0)
     errors = []
     for _ in range(steps):
-        grad = boxes.still(bounds, jax.grad(energy, argnums=2)(params, x, y, t))
+        grad = boxes.still(bounds, jax.grad(energy.apply, argnums=2)(params, x, y, t))
         y = jax.tree.map(lambda y, grad: y - h * grad, y, grad)
         gap = trees.squares(trees.subtract(y, truth))
         errors.append(weight[t] * boxes.mean_free(bounds, gap))

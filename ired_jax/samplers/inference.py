@@ -109,7 +109,7 @@ def solve_from(
     y = boxes.hold(boxes.scale(bounds, schedule.a[last]), y)
     hand_over = partial(_hand_over, schedule, bounds, key if noise else None)
     scale = jnp.where(jnp.arange(num_steps) > 0, 2.0, 1.0) if double_steps else 1.0
-    at = getattr(energy_fn, "at", None) or (lambda t: partial(energy_fn, t=t))
+    at = getattr(energy_fn, "at", None) or (lambda t: lambda y: energy_fn(y, t))
 
     def start_of(landscape: EnergyFn, y: Tree, t: Array) -> Tree:
         if denoise is not None:

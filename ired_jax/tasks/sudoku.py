@@ -209,4 +209,4 @@ def _count(marks: Array, unit: str) -> Array:
 
 def _seen(marks: Array) -> Array:
     """Whether a mark stands in the row, column or block of each cell: [9, 9, 9]."""
-    return sum(_count(marks, unit) for unit in UNITS) > 0
+    return jnp.any(jnp.stack([_count(marks, unit) for unit in UNITS]) > 0, axis=0)
