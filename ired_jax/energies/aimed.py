@@ -50,7 +50,12 @@ class Answering(NamedTuple):
 
     rounds: Annotated[
         int,
-        Field("of the energy's network; 0: as in training", at_least=0, group="eval"),
+        Field(
+            "of the energy's network; 0: as in training",
+            at_least=0,
+            at_most=1_000_000,
+            group="eval",
+        ),
     ] = 0
     denoise: Annotated[
         str,

@@ -186,7 +186,9 @@ def make_board(
     *,
     channels: Annotated[int, Field("features of an entry", at_least=1)] = 32,
     layers: Annotated[int, Field("layers of a round", at_least=1, at_most=1000)] = 4,
-    rounds: Annotated[int, Field("times they are applied", at_least=1)] = 6,
+    rounds: Annotated[
+        int, Field("times they are applied", at_least=1, at_most=1000)
+    ] = 6,
     answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:
     """Makes the energy: x [9, 9] digits, 0 where unknown, y [9, 9, 9], t () -> ().

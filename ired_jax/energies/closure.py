@@ -96,7 +96,9 @@ def make_closure(
     *,
     channels: Annotated[int, Field("features of a pair", at_least=1)] = 32,
     layers: Annotated[int, Field("layers of a round", at_least=1, at_most=1000)] = 2,
-    rounds: Annotated[int, Field("times they are applied", at_least=1)] = 4,
+    rounds: Annotated[
+        int, Field("times they are applied", at_least=1, at_most=1000)
+    ] = 4,
     answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:
     """Makes the energy: x [n, n] a graph, y [n, n], t () -> ().

@@ -122,7 +122,9 @@ def make_route(
     *,
     channels: Annotated[int, Field("features of a node at a time", at_least=1)] = 32,
     layers: Annotated[int, Field("layers of a round", at_least=1, at_most=1000)] = 2,
-    rounds: Annotated[int, Field("times they are applied", at_least=1)] = 5,
+    rounds: Annotated[
+        int, Field("times they are applied", at_least=1, at_most=1000)
+    ] = 5,
     answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:
     """Makes the energy: x (adjacency [n, n], start, goal), y [steps, n], t () -> ().

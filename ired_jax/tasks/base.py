@@ -70,7 +70,9 @@ class Inference(NamedTuple):
             group="diffusion",
         ),
     ] = 10
-    num_steps: Annotated[int, Field("accepted descent steps a level", at_least=0)] = 5
+    num_steps: Annotated[
+        int, Field("accepted descent steps a level", at_least=0, at_most=1_000_000)
+    ] = 5
     double_steps: Annotated[
         bool, Field("double the step from a level's second on (released code)")
     ] = False
@@ -82,7 +84,12 @@ class Inference(NamedTuple):
         False
     )
     restarts: Annotated[
-        int, Field("answers to each x, the lowest energy is kept", at_least=1)
+        int,
+        Field(
+            "answers to each x, the lowest energy is kept",
+            at_least=1,
+            at_most=1_000_000,
+        ),
     ] = 1
     bounds: Annotated[
         float, Field("half-width of the answers' box; 0: the task's own", at_least=0)
