@@ -55,7 +55,7 @@ def make_schedule(kind: Kind, num_levels: int) -> Schedule:
     arXiv 2006.11239 (linear).
     """
     if num_levels < 1:
-        raise ValueError(f"num_levels={num_levels}: must be at least 1")
+        raise ValueError(f"diffusion.num_levels={num_levels}: must be at least 1")
     if kind == "cosine":
         i = np.arange(num_levels + 1, dtype=np.float64)
         angle = (i / num_levels + COSINE_OFFSET) / (1 + COSINE_OFFSET) * np.pi / 2
@@ -64,13 +64,15 @@ def make_schedule(kind: Kind, num_levels: int) -> Schedule:
     elif kind == "linear":
         if num_levels <= 20:
             raise ValueError(
-                f"num_levels={num_levels}: a linear schedule needs more than 20 levels,"
-                " with fewer its last beta is 1 or more"
+                f"diffusion.num_levels={num_levels}: a linear schedule needs more than"
+                " 20 levels, with fewer its last beta is 1 or more"
             )
         beta = 1000 / num_levels * np.linspace(1e-4, 0.02, num_levels)
     elif kind == "clean":
         if num_levels != 1:
-            raise ValueError(f"num_levels={num_levels}: a clean schedule has 1 level")
+            raise ValueError(
+                f"diffusion.num_levels={num_levels}: a clean schedule has 1 level"
+            )
         beta = np.zeros(1)
     else:
         raise ValueError(f"kind={kind!r}: allowed are 'cosine', 'linear' and 'clean'")

@@ -47,6 +47,7 @@ def test_a_file_that_nobody_would_write_runs_or_is_refused(task, tmp_path):
 FOUND = [
     ("none", "objectives", (1,), "objectives=1: allowed are"),
     ("none", "diffusion.num_levels", 10**9, "diffusion.num_levels=1000000000: must be"),
+    ("density", "diffusion.num_levels", 2, "diffusion.num_levels=2: a clean schedule"),
     ("none", "train.num_seeds", 10**9, "train.num_seeds=1000000000: must be"),
     ("none", "energy.layers", 10**9, "energy.layers=1000000000: must be"),
     ("density_pcd", "energy.layers", 10**9, "energy.layers=1000000000: must be"),

@@ -167,7 +167,9 @@ def test_a_bad_problem_is_named_and_the_others_are_solved(change, says):
 
 def test_a_file_that_holds_no_problems_is_refused(tmp_path):
     file = tmp_path / "problems.json"
-    for text, says in (("[", "not a readable"), ("[]", "list of"), ("3", "list of")):
+    deep = "[" * 100_000
+    bad = [(text, "not a readable") for text in ("[", deep)]
+    for text, says in (*bad, ("[]", "list of"), ("3", "list of")):
         file.write_text(text)
         with pytest.raises(UserError, match=says):
             path_view.read(str(file))

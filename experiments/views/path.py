@@ -32,7 +32,7 @@ def read(path: str) -> list[Any]:
         problems = json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--input={path}: is not a readable JSON file") from error
     problems = [problems] if isinstance(problems, dict) else problems
     if not isinstance(problems, list) or not problems:
