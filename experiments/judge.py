@@ -27,7 +27,7 @@ from experiments.run.files import write_json
 from experiments.run.logs import say, track
 from experiments.score import statistics, trained, verdict
 from experiments.score.scorer import Scorer, row_metric
-from experiments.score.tables import tables
+from experiments.score.tables import tables, with_bounds, with_error
 from experiments.score.trained import Trained
 
 
@@ -81,7 +81,6 @@ def _answers(
     """{split: `verdict.judged` and its work} of each seed."""
     experiment = models[0].experiment
     scorer, metric = Scorer(experiment), row_metric(experiment.task)
-    one, rank = verdict.evaluations(experiment), verdict.ranking(experiment)
     of_seeds = []
     for model in models:
         judged = {}
@@ -100,12 +99,11 @@ def _answers(
             judged[split] = verdict.judged(energy, right > 0)
             judged[split]["work"] = [
                 {
-                    "evaluations": count * (one + rank) if count > 1 else one,
-                    "restarts": count,
+                    "evaluations": verdict.cost(experiment, entry["restarts"]),
+                    "restarts": entry["restarts"],
                     "right": entry["first"],
                 }
                 for entry in judged[split]["best"]
-                for count in [entry["restarts"]]
             ]
         of_seeds.append(judged)
     return of_seeds
@@ -160,8 +158,7 @@ def _beside_table(runs: dict[str, dict], metric: str) -> list[Table]:
     corrected = statistics.holm([pair.p for pair in pairs])
     cells = [
         {
-            "difference": f"{pair.middle:+.3g}",
-            "95 %": f"{pair.low:+.3g} to {pair.high:+.3g}",
+            "difference": with_bounds(pair.middle, pair.low, pair.high),
             "p": f"{pair.p:.2g}",
             "Holm": f"{holm:.2g}",
             "seeds": str(pair.count),
@@ -257,10 +254,7 @@ def main(argv: list[str]) -> None:
 
 
 def _cell(value: dict) -> str:
-    if value["mean"] is None:
-        return "-"
-    error = f" +- {value['stderr']:.1g}" if value["stderr"] else ""
-    return f"{value['mean']:.3g}{error}"
+    return with_error(value["mean"], value["stderr"] or None)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 # Tests run each program a few times, so that most of their time would be compilation.
-# XLA ends the process at a flag that it does not know, as a later one may the second.
+# XLA ends the process at a flag that it does not know, as later ones may these.
 QUICK = "--xla_backend_optimization_level=0"
 if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_use_fusion_emitters=false"

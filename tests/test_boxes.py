@@ -65,6 +65,7 @@ def test_clipping_gives_the_nearest_point_and_only_points_inside_are_inside():
                 point[i] = np.broadcast_to(outside, 6)[i] + step
                 assert not boxes.inside(bounds, _tree(point))
     assert boxes.clip(None, Y) is Y
+    assert boxes.inside(None, Y)
     assert not boxes.inside(9.0, jnp.array([0.0, np.nan]))
 
 

@@ -25,12 +25,15 @@ from tests.runs import EVERY_STEP, last_state, stop_at, train
 # Together every task and every objective, with rings and filter, whole and in parts.
 CONFIGS = {
     "addition": {},
+    "addition unrolled": {"objectives": ("unrolled",)},
     "completion": {},
     "connectivity": {},
     "path": {},
+    "sudoku": {},
     "sudoku in parts": {"proposal.parts": 8},
     "cd_full": {},
-    "density_pcd in parts": {"negatives.parts": 8, "train.num_seeds": 2},
+    "density_pcd": {"train.num_seeds": 2},
+    "density_pcd in parts": {"negatives.parts": 8},
 }
 STEPS = 2
 SPREAD = 1e-4  # of a float32 sum in another order; some chains amplify it more

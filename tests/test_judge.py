@@ -80,6 +80,8 @@ def test_an_answer_costs_levels_times_rounds_and_a_gradient_three(name, changes,
 def test_equal_work_counts_the_ranking_too(presets, work, count):
     experiment = build(tiny.get_config("sudoku", presets=presets, eval__num_steps=0))
     assert verdict.affordable(experiment, work) == count
+    assert verdict.cost(experiment, count) <= work < verdict.cost(experiment, count + 1)
+    assert verdict.cost(experiment, 1) == 8  # alone it is not ranked
     with pytest.raises(UserError, match="--work=7: an answer alone takes 8 rounds"):
         verdict.affordable(experiment, 7)
 
@@ -103,7 +105,7 @@ def test_runs_stand_beside_the_first_in_pairs_of_seeds():
     pair = verdict.beside(runs, "hard")["b"]
     assert (pair.count, pair.middle) == (2, pytest.approx(0.15))  # .2 and .1
     (table,) = judge._beside_table(runs, "boards")
-    assert "+0.15" in str([list(column.cells) for column in table.columns])
+    assert "0.15 [" in str([list(column.cells) for column in table.columns])
     assert judge._beside_table({"a": runs["a"]}, "boards") == []
 
 
@@ -161,7 +163,15 @@ MUTANTS = [
         "judge",
         "ranking is for nothing",
         "experiments.score.verdict",
-        one("work // (one + rank)", "work // one"),
+        one("work // (one + ranking(experiment))", "work // one"),
+        test_equal_work_counts_the_ranking_too,
+        {"presets": "smoke", "work": 29, "count": 2},
+    ),
+    Mutant(
+        "judge",
+        "the picture's several answers are not ranked",
+        "experiments.score.verdict",
+        one("if restarts > 1 else 0", "if restarts > 99 else 0"),
         test_equal_work_counts_the_ranking_too,
         {"presets": "smoke", "work": 29, "count": 2},
     ),

@@ -10,6 +10,7 @@ import numpy as np
 from experiments.build import Experiment
 from experiments.errors import UserError
 from experiments.score import statistics
+from experiments.score.statistics import Paired
 
 BINS = 10  # of the calibration, each of as many answers
 GRADIENT = 3  # of the network, in units of its value
@@ -86,31 +87,37 @@ def ranking(experiment: Experiment) -> int:
     return 0 if energy is None or energy.score is not None else energy.rounds
 
 
+def cost(experiment: Experiment, restarts: int) -> int:
+    """Rounds of the network that so many answers take, ranked if there are several."""
+    rank = ranking(experiment) if restarts > 1 else 0
+    return restarts * (evaluations(experiment) + rank)
+
+
 def affordable(experiment: Experiment, work: int) -> int:
-    """Answers, ranked if there are several, that so many rounds of the network pay for.
+    """The most answers that so many rounds of the network pay for, see `cost`.
 
     Raises:
       UserError: not one.
     """
-    one, rank = evaluations(experiment), ranking(experiment)
+    one = evaluations(experiment)
     if work < one:
         raise UserError(f"--work={work}: an answer alone takes {one} rounds")
-    return max(1, work // (one + rank))
+    return max(1, work // (one + ranking(experiment)))
 
 
-def beside(runs: Mapping[str, dict], split: str, kind: str = "first") -> dict:
-    """{other run: `statistics.Paired` or None}: what it has more than the first run.
+def beside(runs: Mapping[str, dict], split: str) -> dict[str, Paired | None]:
+    """{other run: its share right less the first run's}.
 
-    Of all its answers to choose from, paired over the seeds that both have.
+    Of the answer that ranks first among all of a row, paired over the seeds that both
+    runs have; None where they share under two.
 
     Args:
       runs: {name: {seeds, splits}}, see `experiments.judge.score_run`.
       split: one that the first run has.
-      kind: `first`, by energy or doubt, or `any`.
     """
 
     def shares(run: dict) -> dict[int, float]:
-        value = run["splits"][split]["best"][-1][kind]
+        value = run["splits"][split]["best"][-1]["first"]
         return dict(zip(run["seeds"], value.get("each", [value["mean"]]), strict=True))
 
     (_, first), *others = runs.items()

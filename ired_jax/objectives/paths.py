@@ -22,7 +22,11 @@ Denoise = Callable[[Tree, Tree, Array], Tree]  # (x, y, t) -> y_0, of one row
 
 
 def by_proposal(energy: Energy, params: Params, x: Tree, y: Tree, t: Array) -> Tree:
-    """F after its last round, of an energy that has a network inside."""
+    """F after its last round, of an energy that has a network inside.
+
+    Raises:
+      AssertionError: it has none.
+    """
     assert energy.propose is not None, "this energy has no network inside"
     return jax.tree.map(lambda leaf: leaf[-1], energy.propose(params, x, y, t))
 
