@@ -35,6 +35,13 @@ CPU = {
     "replay.capacity": 2_000,
 }
 CPU_MLP = {"train.batch_size": 512, "train.learning_rate": 3e-4}
+STUDY = {
+    "train.batch_size": 128,
+    "train.num_steps": 1_500,
+    "train.eval_every": 500,
+    "eval.num_examples": 4_000,
+    "eval.num_examples_running": 500,
+}
 SMOKE = {
     "train.batch_size": 64,
     "train.num_steps": 40,
@@ -117,6 +124,11 @@ def _cpu(values: Fields, own: Fields) -> Fields:
     return _short(_set(values, own))
 
 
+def _study(values: Fields, own: Fields) -> Fields:
+    """A third of `cpu`, so that a study of many runs ends."""
+    return _short(_set(values, {**STUDY, **own}))
+
+
 def _smoke(values: Fields, own: Fields) -> Fields:
     """The whole path within a minute: no result, only that everything runs."""
     return _short(_set(_set(values, SMOKE), own))
@@ -161,6 +173,7 @@ def _short(values: Fields) -> Fields:
 PRESETS: dict[str, Callable[[Fields, Fields], Fields]] = {
     "mlp": _mlp,
     "cpu": _cpu,
+    "study": _study,
     "smoke": _smoke,
     "classic": _classic,
     "net": _net,

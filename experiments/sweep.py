@@ -38,6 +38,7 @@ def define(values: flags.FlagValues) -> None:
             None,
             "node's folder to train in, copied back",
         ),
+        (flags.DEFINE_list, "points", ["*"], "only those of such names: mlp-*,q20?"),
         (flags.DEFINE_list, "exclude", [], "nodes to avoid (slurm)"),
         (flags.DEFINE_list, "options", [], "of submitit: timeout_min=600,.. (slurm)"),
     ):
@@ -60,13 +61,15 @@ def main(argv: list[str]) -> None:
     commit = None if values.allow_changes or values.dry_run else code.pinned()
     pin = [f"--commit={commit}"] if commit else []
     planned = points.plan(sweep, folder, cli.override_texts(values), pin)
+    chosen = points.named(planned, values.points)
     if values.dry_run:
-        for point in planned:
+        for point in (p for p in planned if p.name in chosen):
             print(shlex.join([*point.command, f"--workdir={point.directory}"]))
     else:
         status.claim(folder, planned, commit)
         rows = {row.name: row.state for row in status.look(folder)}
-        planned = [p for p in planned if rows[p.name] not in ("done", "running")]
+        todo = {n for n in chosen if rows[n] not in ("done", "running")}
+        planned = [p for p in planned if p.name in todo]
     if planned and values.estimate and not values.dry_run:
         _estimate(
             values, planned, sweep.hours if values.hours is None else values.hours

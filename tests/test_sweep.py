@@ -222,6 +222,22 @@ def test_a_failing_point_stops_no_other_and_shows(monkeypatch, tmp_path, capsys)
     assert fake.log(1).count("from step") == 1
 
 
+def test_only_the_points_that_were_named_are_trained(monkeypatch, tmp_path, capsys):
+    fake = Fake(monkeypatch, tmp_path, "1, 2, 12")
+    fake.run("--points=*=1?,*=2", "--dry_run")
+    assert capsys.readouterr().out.count("trainer.py") == 2
+    fake.run("--points=*=1?,*=2")
+    assert fake.states() == {
+        "num_steps=1": "waiting",
+        "num_steps=2": "done",
+        "num_steps=12": "done",
+    }
+    with pytest.raises(
+        UserError, match="--points=x: must match one of num_steps=1, num"
+    ):
+        fake.run("--points=x")
+
+
 def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_path):
     fake = Fake(monkeypatch, tmp_path, "5, 1")
     metrics = fake.folder / "num_steps=5" / "metrics.jsonl"
@@ -503,6 +519,13 @@ MUTANTS = [
         "repr(point.command)",
         test_two_points_that_resolve_to_the_same_run_are_refused,
         second={"sampler.num_steps": 10},
+    ),
+    mutant(
+        "a point must match every pattern",
+        POINTS,
+        "if any(fnmatch",
+        "if all(fnmatch",
+        test_only_the_points_that_were_named_are_trained,
     ),
     mutant(
         "a value loses its last digits on the way to its run",

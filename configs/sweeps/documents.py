@@ -6,27 +6,27 @@ q101 to q103 are q001 to q003 again. Of q207 there are two records: denoising al
 the scalar head, which is q209, and 10 adversarial steps with it, which is the point
 q207. Reference MLP: the documents' own; the matrix energy has no heads.
 
-What differs from the documents: n = 10 and 5,000 steps of 512 rows (matrix: 128), five
-paired seeds for ten (--config.train.num_seeds=10), the step of a negative's descent is
-not doubled, and gradients are those of each row (the divided form: divided.py).
+What differs from the documents: n = 10 and 1,500 steps of 128 rows, five paired seeds
+for ten (--config.train.num_seeds=10), the step of a negative's descent is not doubled,
+and gradients are those of each row (the divided form: divided.py).
 """
 
 from configs.sweeps.base import NETWORKS, Sweep, grid
 
 BOTH = {
-    "q101": {"base": "configs/none.py:cpu"},
-    "q102": {"base": "configs/nce_random.py:cpu"},
-    "q103": {"base": "configs/adversarial.py:cpu"},
+    "q101": {"base": "configs/none.py:cpu,study"},
+    "q102": {"base": "configs/nce_random.py:cpu,study"},
+    "q103": {"base": "configs/adversarial.py:cpu,study"},
     "q201": {
-        "base": "configs/adversarial.py:cpu",
+        "base": "configs/adversarial.py:cpu,study",
         "negatives.descent_steps": 10,
         "negatives.noise_scale": 1.5,
     },
-    "q202": {"base": "configs/cd_langevin.py:cpu,classic"},
-    "q203": {"base": "configs/cd_langevin_replay.py:cpu,classic"},
-    "q204": {"base": "configs/cd_full.py:cpu,classic"},
-    "q206": {"base": "configs/logistic.py:cpu,classic"},
-    "q304": {"base": "configs/mixed.py:cpu"},
+    "q202": {"base": "configs/cd_langevin.py:cpu,study,classic"},
+    "q203": {"base": "configs/cd_langevin_replay.py:cpu,study,classic"},
+    "q204": {"base": "configs/cd_full.py:cpu,study,classic"},
+    "q206": {"base": "configs/logistic.py:cpu,study,classic"},
+    "q304": {"base": "configs/mixed.py:cpu,study"},
 }
 SCALAR = {
     name: {**BOTH[like], "presets": "mlp", "energy.head": "scalar"}
@@ -35,4 +35,4 @@ SCALAR = {
 
 
 def get_sweep() -> Sweep:
-    return Sweep("configs/none.py:cpu", {**grid(BOTH, NETWORKS), **SCALAR})
+    return Sweep("configs/none.py:cpu,study", {**grid(BOTH, NETWORKS), **SCALAR})

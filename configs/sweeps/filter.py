@@ -5,8 +5,9 @@
 The fixed thresholds are those of `experiments.calibrate` at its median, after 1,500
 steps of denoising alone (configs/none.py:cpu, and :cpu,mlp), a level each.
 
-What differs from the documents: n = 10, five paired seeds, and the filter looks at the
-denoised negative with a threshold for each level; theirs saw noise.
+What differs from the documents: n = 10, 1,500 steps of 128 rows, five paired seeds, and
+the filter looks at the denoised negative with a threshold for each level; theirs saw
+noise.
 """
 
 from configs.sweeps.base import NETWORKS, Sweep, grid, listed
@@ -33,4 +34,4 @@ def get_sweep() -> Sweep:
         }
         for name, thresholds in THRESHOLDS.items()
     }
-    return Sweep("configs/cd_full.py:cpu", {**grid(NETWORKS, modes), **fixed})
+    return Sweep("configs/cd_full.py:cpu,study", {**grid(NETWORKS, modes), **fixed})

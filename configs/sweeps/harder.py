@@ -4,15 +4,16 @@
 
 `val` and `ood` stay the sets of c = 0.5 and c = 0.1, whatever is trained on.
 
-What differs from the documents: n = 10, five paired seeds, both training sets.
+What differs from the documents: n = 10, 1,500 steps of 128 rows, five paired seeds,
+both training sets.
 """
 
 from configs.sweeps.base import NETWORKS, Sweep, grid, listed
 
 NAMES = ("none", "adversarial", "cd_full", "on_trajectory")
-CONFIGS = {name: {"base": f"configs/{name}.py:cpu"} for name in NAMES}
+CONFIGS = {name: {"base": f"configs/{name}.py:cpu,study"} for name in NAMES}
 
 
 def get_sweep() -> Sweep:
     points = grid(CONFIGS, NETWORKS, listed("train.shift", 0.5, 0.1))
-    return Sweep("configs/none.py:cpu", points)
+    return Sweep("configs/none.py:cpu,study", points)

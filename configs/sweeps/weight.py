@@ -2,10 +2,10 @@
 
     python -m experiments.sweep --config=configs/sweeps/weight.py
 
-weight=0.05 is the default, warmed up over 1,000 steps at levels of 0.2 to 0.8.
+weight=0.05 is the default, warmed up over 300 steps at levels of 0.2 to 0.8.
 
-What differs from the documents: n = 10, five paired seeds, one change at a time, and
-a warm-up of a fifth of a shorter run for their 20,000 steps.
+What differs from the documents: n = 10, 1,500 steps of 128 rows, five paired seeds, one
+change at a time, and a warm-up of a fifth of a shorter run for their 20,000 steps.
 """
 
 from configs.sweeps.base import NETWORKS, Sweep, grid, listed
@@ -18,6 +18,6 @@ WINDOWS = {
 
 def get_sweep() -> Sweep:
     weights = listed("loss.weight", 0.005, 0.05, 0.5, 5.0)
-    warm_ups = listed("loss.warmup", 0, 2500)
+    warm_ups = listed("loss.warmup", 0, 750)
     points = grid(NETWORKS, {**weights, **warm_ups, **WINDOWS})
-    return Sweep("configs/cd_full.py:cpu", points)
+    return Sweep("configs/cd_full.py:cpu,study", points)

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +72,21 @@ def plan(
                 " has the same value"
             )
     return points
+
+
+def named(points: Sequence[Point], patterns: Sequence[str]) -> set[str]:
+    """The names of the points that match one of the patterns, as a shell does.
+
+    Raises:
+      UserError: none does.
+    """
+    names = [point.name for point in points]
+    found = {name for name in names if any(fnmatch(name, p) for p in patterns)}
+    if not found:
+        raise UserError(
+            f"--points={','.join(patterns)}: must match one of {', '.join(names)}"
+        )
+    return found
 
 
 def _point(name, point, sweep, folder, overrides, flags) -> Point:
