@@ -521,10 +521,10 @@ MUTANTS = [
         second={"sampler.num_steps": 10},
     ),
     mutant(
-        "a point must match every pattern",
-        POINTS,
-        "if any(fnmatch",
-        "if all(fnmatch",
+        "points that were not named are trained too",
+        "experiments.sweep",
+        "if p.name in todo]",
+        'if rows[p.name] not in ("done", "running")]',
         test_only_the_points_that_were_named_are_trained,
     ),
     mutant(
