@@ -1,6 +1,7 @@
 """Settings of the whole suite: silent broadcasting of ranks is an error."""
 
 import gc
+import itertools
 import os
 import shutil
 import tempfile
@@ -41,6 +42,12 @@ def pytest_configure(config):
     cli.enable_compilation_cache()
 
 
+# JAX keeps every program that it lowered, and each makes the next one slower to lower:
+# after a thousand tests four times, in 6 GB.
+FORGET_EVERY = 100
+_tests = itertools.count(1)
+
+
 @pytest.fixture(autouse=True)
 def _own_globals():
     """chex counts traces, and benchmarks set the precision of products, globally."""
@@ -48,6 +55,8 @@ def _own_globals():
     before = jax.config.jax_default_matmul_precision
     yield
     jax.config.update("jax_default_matmul_precision", before)
+    if not next(_tests) % FORGET_EVERY:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ SPLITS = "val", "hard", "minimal", "top95"
 # (study, its curve, whose step time, as what)
 CURVES = (
     (None, "own", "own", "the energy"),
-    ("second study", "own-long", "own", "the energy, a longer schedule"),
+    ("third study", "own-long", "own", "the energy, a longer schedule"),
     (None, "net", "net", "the same layers, no energy"),
+    ("third study", "wrong", "wrong", "the energy, wrong digits as negatives"),
     ("second study", "answer-own", "answer-own", "denoising, answer units, own states"),
     ("second study", "denoising", "denoising", "denoising"),
+    ("third study", "unrolled", "unrolled", "unrolled descent"),
 )
 
 
@@ -35,6 +37,7 @@ def main() -> None:
             axis.errorbar(seconds, means, halves, **style)
     for axis, split in zip(axes, SPLITS, strict=True):
         axis.set(title=split, xlabel="seconds of steps on an H200", ylim=(0, 1.02))
+        axis.set_xscale("log")
     axes[0].set_ylabel("boards right, one answer")
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=9)
