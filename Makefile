@@ -41,7 +41,8 @@ sudoku: install
 	--output=$(SUDOKU)/answer.txt --restarts=16 --picture=$(SUDOKU)/think.png
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	# A third worker while others wait for processes of theirs.
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -42,6 +42,11 @@ def pytest_configure(config):
     cli.enable_compilation_cache()
 
 
+def pytest_collection_modifyitems(items):
+    """Longest first, so that no worker waits for another's last test."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 # JAX keeps every program that it lowered, and each makes the next one slower to lower:
 # after a thousand tests four times, in 6 GB.
 FORGET_EVERY = 100

@@ -257,6 +257,7 @@ def second_update(name: str):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(updates)])
 
 
+@pytest.mark.long
 def test_the_variants_are_different_runs():
     """Same seed, same data, same optimizer: the negatives alone tell them apart."""
     gradients = {name: second_update(name) for name in INVERSIONS}

@@ -115,6 +115,7 @@ def resume(directory, num_steps, stop=None):
 # Claims
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [tuple(CONFIGS)], ids=["all"])
 def test_a_config_gives_the_same_on_one_device_and_on_eight(names):
     """Parameters, moments, averages, rings and metrics, after two steps."""
@@ -149,6 +150,7 @@ def config_of_run(num_steps: int):
     return tiny.get_config("density_pcd", **options)
 
 
+@pytest.mark.long
 def test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back(tmp_path):
     """It ends like the undisturbed one. A signal to one process saves and ends both."""
     config, length = config_of_run(8), 8

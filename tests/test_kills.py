@@ -55,6 +55,7 @@ def children():
     return start
 
 
+@pytest.mark.long
 def test_a_run_killed_ten_times_ends_like_the_undisturbed_one(children, tmp_path):
     """kill -9 at random moments, half of them while a checkpoint is being written."""
     length = {"num_steps": 30, "replay__capacity": 64}
@@ -88,6 +89,7 @@ def progress(directory: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+@pytest.mark.long
 def test_a_full_disk_keeps_the_last_good_checkpoint(children, tmp_path):
     wide = {"energy__channels": 64}  # parameters that the limit cannot hold
     config = config_of(3, **wide)

@@ -41,7 +41,7 @@ given = dict(text.lstrip("-").split("=", 1) for text in sys.argv[1:])
 workdir, k = pathlib.Path(given["workdir"]), given["config.sampler.num_steps"]
 if k == "3" and pathlib.Path(__file__).with_name("broken").exists():
     sys.exit("error: step 2: loss not finite")
-signals, end = [], time.monotonic() + 30
+signals, end = [], time.monotonic() + 10
 signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
 workdir.mkdir(parents=True, exist_ok=True)
 path = workdir / "metrics.jsonl"
