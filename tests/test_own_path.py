@@ -38,13 +38,22 @@ def _params(w=1.0, v=0.5):
     return {"w": jnp.float32(w), "v": jnp.float32(v)}
 
 
-def _rows(objective, params, seed=0):
-    rng = np.random.default_rng(seed)
-    x = jnp.float32(rng.choice([-1.0, 1.0], (ROWS, D)))
+def _draws(objective, params, count):
+    """The rows of so many steps."""
     held = Parameters(params, {})
-    context = Context(0, 0.0, streams(jax.random.key(seed), 0), held, held)
-    rows, _, _ = objective.prepare(context, (), Example(x, x))
-    return {k: np.asarray(v) for k, v in rows.items()}
+
+    @jax.jit
+    def prepare(key, x):
+        context = Context(0, 0.0, streams(key, 0), held, held)
+        return objective.prepare(context, (), Example(x, x))[0]
+
+    for seed in range(count):
+        x = np.random.default_rng(seed).choice(np.float32([-1, 1]), (ROWS, D))
+        yield jax.tree.map(np.asarray, prepare(jax.random.key(seed), x))
+
+
+def _rows(objective, params):
+    return next(_draws(objective, params, 1))
 
 
 def _loss(objective, params, rows):
@@ -75,8 +84,7 @@ def test_levels_weigh_as_their_errors_in_the_answer_up_to_a_limit():
 def test_rows_of_the_own_path_hold_what_the_model_says_and_ask_for_the_truth():
     mixed = make_denoising(SCHEDULE, ENERGY, box, own_share=0.5)
     gaps = {True: [], False: []}
-    for seed in range(40):
-        rows = _rows(mixed, _params(), seed)
+    for rows in _draws(mixed, _params(), 40):
         t, x = rows["t"], np.float64(rows["x"])
         y = A[t][:, None] * x + S[t][:, None] * rows["eps"]
         np.testing.assert_allclose(y[:, 0], A[t] * x[:, 0], rtol=1e-6)

@@ -47,14 +47,25 @@ def _batch():
     return Example(x, x)
 
 
-def _prepared(energy=None, seed=0, **options):
+def _draws(count, energy=None, **options):
+    """The objective, and its rows of so many steps."""
     objective = proposal.make_proposal(
         SCHEDULE, energy or _energy(), box, ROWS, **options
     )
     params = Parameters(PARAMS, {})
-    context = Context(0, 0.0, streams(jax.random.key(seed), 0), params, params)
-    rows, _, _ = objective.prepare(context, (), _batch())
+
+    @jax.jit
+    def prepare(key):
+        context = Context(0, 0.0, streams(key, 0), params, params)
+        return objective.prepare(context, (), _batch())[0]
+
+    rows = [prepare(jax.random.key(seed)) for seed in range(count)]
     return objective, jax.tree.map(np.asarray, rows)
+
+
+def _prepared(energy=None, **options):
+    objective, (rows,) = _draws(1, energy, **options)
+    return objective, rows
 
 
 def test_errors_are_those_of_the_textbook():
@@ -107,8 +118,7 @@ def test_rows_are_noised_truths_the_own_path_and_noise_and_known_elements_are_ex
     assert np.all(levels[-8:] == T - 1)
     # Of what the model answers and of the truth, many draws: the means say which.
     ys, lows = [], []
-    for seed in range(150):
-        _, more = _prepared(seed=seed, own_share=0.25, noise_share=0.25)
+    for more in _draws(150, own_share=0.25, noise_share=0.25)[1]:
         part = more["y"][:, 1:] * more["x"][:, 1:]
         low = more["t"] == 1
         ys.append([part[:8][low[:8]].sum(), part[8:24][low[8:24]].sum()])
@@ -120,9 +130,8 @@ def test_rows_are_noised_truths_the_own_path_and_noise_and_known_elements_are_ex
 
 
 def test_noise_alone_has_variance_1_where_inference_starts():
-    values = [_prepared(seed=k, own_share=0.0, noise_share=1.0)[1]["y"][:, 1:]
-              for k in range(40)]  # fmt: skip
-    values = np.concatenate(values).ravel()
+    _, rows = _draws(40, own_share=0.0, noise_share=1.0)
+    values = np.concatenate([each["y"][:, 1:] for each in rows]).ravel()
     assert abs(values.var() - 1) < 4 * np.sqrt(2 / values.size)
 
 
