@@ -135,10 +135,12 @@ def test_rounds_in_a_loop_are_those_written_out(monkeypatch, name):
     # Nothing is known: all is proposed.
     x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), experiment.example.x)
     y = jax.random.normal(jax.random.key(1), experiment.example.y.shape)
-    params = energy.init(jax.random.key(0))
-    written = energy.propose(params, x, y, jnp.int32(0))
-    monkeypatch.setattr(aimed, "UNROLLED", 2)
-    looped = energy.propose(params, x, y, jnp.int32(0))
+    params = toys.jit(energy.init)(jax.random.key(0))
+    written, looped = [], []
+    for found, unrolled in ((written, 3), (looped, 2)):
+        monkeypatch.setattr(aimed, "UNROLLED", unrolled)
+        traced_anew = toys.jit(lambda *given: energy.propose(*given))
+        found[:] = traced_anew(params, x, y, jnp.int32(0))
     np.testing.assert_allclose(looped, written, rtol=1e-5, atol=1e-6)
     assert np.abs(np.diff(written, axis=0)).max() > 1e-3
 

@@ -162,8 +162,8 @@ def test_another_path_as_short_is_right_and_a_detour_is_not():
 def test_a_path_that_runs_out_of_time_is_wrong():
     chain = path.Problem(jnp.eye(6, k=1, dtype=jnp.int8), jnp.int32(0), jnp.int32(5))
     for steps, wrong in ((5, 1), (6, 0), (7, 0)):
-        answer = path.solve(chain, steps=steps)
-        assert path.wrong_times(chain, answer) == wrong
+        answer = toys.jit(functools.partial(path.solve, steps=steps))(chain)
+        assert toys.jit(path.wrong_times)(chain, answer) == wrong
 
 
 def test_a_corrupted_path_is_always_wrong_and_starts_at_the_start():
