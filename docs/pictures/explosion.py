@@ -1,0 +1,41 @@
+"""Draws explosion.png from docs/results/documents.json.
+
+python docs/pictures/explosion.py
+"""
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+CURVES = {
+    "classic-penalty=0-mlp": "the documents' form, no penalty",
+    "classic-penalty=0.1-mlp": "the documents' form, penalty 0.1",
+    "nats-mlp": "in nats",
+}
+PANELS = {
+    "grad_norm_pos": "norm of the gradient at data, 1 is right",
+    "train/denoise_mse": "denoising error, 1 is an answer of nothing",
+}
+
+
+def main() -> None:
+    curves = json.loads((HERE.parent / "results" / "documents.json").read_text())
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(PANELS))
+    for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
+        for name, label in CURVES.items():
+            rows = curves["curves"][name]
+            steps = [row["step"] for row in rows]
+            axis.plot(steps, [row[metric] for row in rows], "o-", ms=4, label=label)
+        axis.axhline(1, color="black", lw=0.8, ls=":")
+        axis.set(title=title, xlabel="step", yscale="log", ylim=(0.02, 30))
+        axis.title.set_fontsize(10)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=9)
+    figure.savefig(HERE / "explosion.png", dpi=90)
+
+
+if __name__ == "__main__":
+    main()
