@@ -41,8 +41,7 @@ sudoku: install
 	--output=$(SUDOKU)/answer.txt --restarts=16 --picture=$(SUDOKU)/think.png
 
 test: install
-	# A third worker while others wait for processes of theirs.
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
