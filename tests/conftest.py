@@ -1,7 +1,6 @@
 """Settings of the whole suite: silent broadcasting of ranks is an error."""
 
 import gc
-import itertools
 import os
 import shutil
 import tempfile
@@ -47,12 +46,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
-# JAX keeps every program that it lowered, and each makes the next one slower to lower:
-# after a thousand tests four times, in 6 GB.
-FORGET_EVERY = 100
-_tests = itertools.count(1)
-
-
 @pytest.fixture(autouse=True)
 def _own_globals():
     """chex counts traces, and benchmarks set the precision of products, globally."""
@@ -60,8 +53,6 @@ def _own_globals():
     before = jax.config.jax_default_matmul_precision
     yield
     jax.config.update("jax_default_matmul_precision", before)
-    if not next(_tests) % FORGET_EVERY:
-        jax.clear_caches()
 
 
 @pytest.fixture
