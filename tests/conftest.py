@@ -1,6 +1,7 @@
 """Settings of the whole suite: silent broadcasting of ranks is an error."""
 
 import gc
+import itertools
 import os
 import shutil
 import tempfile
@@ -46,9 +47,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
+# JAX keeps each lowered module alive, and each later lowering walks through them all:
+# after a thousand tests a small operation takes 50 ms for 10, and a worker holds 6 GB.
+FORGET_EVERY = 100
+_number = itertools.count(1)
+
+
 @pytest.fixture(autouse=True)
 def _own_globals():
     """chex counts traces, and benchmarks set the precision of products, globally."""
+    if next(_number) % FORGET_EVERY == 0:
+        jax.clear_caches()
     chex.clear_trace_counter()
     before = jax.config.jax_default_matmul_precision
     yield
