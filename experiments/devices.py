@@ -1,7 +1,7 @@
 """The devices of a run: one mesh of rows over all of them, on one host or on many.
 
-Every process runs the same program on the same config, and evaluates on a device of
-its own; process 0 alone writes. The state is on every device, but for rings in parts.
+Every process runs the same program on the same config; process 0 alone writes. The
+state is on every device, but for rings in parts. Answers are shared out like rows.
 """
 
 import contextlib
@@ -128,11 +128,25 @@ def jit(steps: Callable, mesh: Mesh, placed: TrainState) -> Callable:
     )
 
 
+def share_out(fn: Callable) -> Callable:
+    """(whole, rows) -> rows, each of all devices with an equal share of the rows.
+
+    `whole` has to be on every device, as is the result. To be traced.
+    """
+    mesh = mesh_of(jax.devices())
+    if mesh is None:
+        return fn
+    specs = {"in_specs": (OF_ALL, OF_DEVICE), "out_specs": OF_DEVICE}
+    on_each = jax.shard_map(fn, mesh=mesh, check_vma=False, **specs)
+    every = NamedSharding(mesh, OF_ALL)
+    return lambda *args: jax.lax.with_sharding_constraint(on_each(*args), every)
+
+
 def put(data: Tree, mesh: Mesh | None) -> Tree:
-    """Data that every step gets, on every device."""
+    """Data that every step gets, on every device of a mesh."""
     return jax.device_put(data, mesh and NamedSharding(mesh, OF_ALL))
 
 
-def local(tree: Tree) -> Tree:
-    """What is whole on every device, on one of this process."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+def everywhere(tree: Tree) -> Tree:
+    """Parameters that answer, on all devices of all processes."""
+    return put(tree, mesh_of(jax.devices()))

@@ -17,6 +17,7 @@ from experiments.build import build
 from experiments.errors import UserError
 from experiments.run import loop
 from experiments.run.logs import read_rows
+from experiments.score.scorer import Scorer
 from ired_jax import blocks
 from tests import simulated, tiny
 from tests.mutants import Mutant, one
@@ -103,6 +104,21 @@ def toy(num_rows, block_rows):
     return max(jax.tree.leaves(found)), collectives(text).get("all-reduce", 0)
 
 
+def answers():
+    """Figures of answers, and how many of 16 rows each device computes."""
+    experiment, shares = experiment_of("cd_full"), []
+    params = devices.everywhere(experiment.energy.init(jax.random.key(0)))
+
+    def count(whole, rows):
+        shares.append(len(rows))
+        return whole * rows
+
+    rows = jax.jit(devices.share_out(count))(devices.everywhere(2), jnp.arange(16))
+    assert rows.is_fully_replicated
+    assert np.array_equal(rows, 2 * np.arange(16))
+    return Scorer(experiment).score(params, 16), shares
+
+
 def resume(directory, num_steps, stop=None):
     """Trains on; the step that it ends at, and how many devices there were."""
     config = config_of_run(num_steps)
@@ -142,6 +158,14 @@ def test_rings_in_parts_move_nothing_but_gradients():
     assert whole["all-gather"] > 0
     assert set(parts) == {"all-reduce"}
     assert size <= parts["all-reduce"] < size + 100  # and some scalars
+
+
+def test_answers_are_shared_out_and_are_the_same():
+    (one, all_rows), (eight, shares) = (
+        simulated.result_of(simulated.start(answers, count=n)) for n in (1, 8)
+    )
+    assert (all_rows, shares) == ([16], [2])
+    chex.assert_trees_all_close(one, eight, rtol=1e-5)
 
 
 def config_of_run(num_steps: int):
@@ -293,6 +317,16 @@ MUTANTS = [
         DEVICES,
         one("if parts and parts[0] % mesh.size == 0:", "if False:"),
         test_rings_in_parts_move_nothing_but_gradients,
+    ),
+    Mutant(
+        "devices",
+        "every device answers everything",
+        DEVICES,
+        one(
+            '(OF_ALL, OF_DEVICE), "out_specs": OF_DEVICE',
+            '(OF_ALL,) * 2, "out_specs": OF_ALL',
+        ),
+        test_answers_are_shared_out_and_are_the_same,
     ),
     Mutant(
         "devices",

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from experiments.run import logs
 from experiments.score.scorer import held_out_key
 from ired_jax.tasks import completion
 
@@ -83,7 +84,7 @@ def bounds(rows: Rows, scale: float, noise: float, sweeps: int, seed: int) -> Bo
 
     from_truth, anywhere = rows.v, rng.normal(size=rows.v.shape)
     distances, mean, kept = [], 0.0, 0
-    for step in range(sweeps + 1):
+    for step in logs.track(range(sweeps + 1), f"{len(share)} matrices: sweeps"):
         u, _ = draw(from_truth, rows.values, rows.seen)
         distances.append(error(scale * u @ _t(from_truth), signal) / 2)
         _, u = draw(anywhere, rows.values, rows.seen)
@@ -136,8 +137,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="matrices of each set")
     parser.add_argument("--sweeps", type=int, default=400, help="of each chain")
     parser.add_argument("--seed", type=int, default=0, help="of the chains")
+    parser.add_argument("--splits", nargs="+", choices=SETS, default=tuple(SETS))
     given = parser.parse_args()
-    for split, scale in SETS.items():
+    for split in given.splits:
+        scale = SETS[split]
         rows = draw_rows(split, given.count)
         found = bounds(rows, scale, completion.NOISE, given.sweeps, given.seed)
         for name, values in found._asdict().items():

@@ -139,7 +139,7 @@ def _evaluated(
     experiment: Experiment, scorer: Scorer, state: TrainState, step: int
 ) -> dict[str, float]:
     """The scores at a state, the mean over seeds."""
-    params = devices.local(state.ema_params.energy)
+    params = devices.everywhere(state.ema_params.energy)
     num_examples = scorer.evaluation.num_examples_running
     scores = score_seeds(scorer, experiment, params, step, num_examples)
     row = records.mean_over_seeds(scores)

@@ -25,7 +25,7 @@ def report(
 ) -> None:
     """Final figures on all held-out draws, the table, result.json and pictures."""
     task, num_examples = experiment.task, scorer.evaluation.num_examples
-    step, params = int(np.max(state.step)), devices.local(state.ema_params.energy)
+    step, params = int(np.max(state.step)), devices.everywhere(state.ema_params.energy)
     scores = score_seeds(scorer, experiment, params, step, num_examples)
     of_seeds = dict(zip(map(str, experiment.seeds), scores, strict=True))
     result = records.result(task, of_seeds, logs.rows)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import devices
 from experiments.build import Experiment
 from ired_jax import boxes, diffusion, trees
 from ired_jax.samplers import inference
@@ -59,18 +60,24 @@ def solver(
     def block(params, restart, rows):
         return jax.vmap(answer, in_axes=(None, None, 0, 0))(params, restart, *rows)
 
+    @devices.share_out
+    def blocks(whole, rows):
+        return jax.lax.map(partial(block, *whole), rows)
+
     @jax.jit
     def solve(params, x, index, restart=0):
         # Products of other shapes round differently, an accepted step flips on the last
         # bit, and near float accuracy a score would follow its batch: every row is
         # solved among as many rows. What is left is the row's place in its block.
-        count, num_blocks = len(index), -(-len(index) // block_size)
+        # Each device has as many blocks.
+        count, at_once = len(index), block_size * jax.device_count()
+        num_blocks = -(-count // at_once) * jax.device_count()
         take = np.minimum(np.arange(num_blocks * block_size), count - 1)
         rows = jax.tree.map(
             lambda leaf: leaf[take].reshape(num_blocks, block_size, *leaf.shape[1:]),
             (x, index),
         )
-        answers = jax.lax.map(partial(block, params, restart), rows)
+        answers = blocks((params, restart), rows)
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], answers)
 
     return solve

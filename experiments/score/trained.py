@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from experiments import fields
+from experiments import devices, fields
 from experiments.build import Experiment, build, make_experiment
 from experiments.errors import UserError
 from experiments.run import workdir
@@ -56,6 +56,7 @@ def load(
     with Checkpoints(Path(directory), experiment.task, read_only=True) as checkpoints:
         step, params = checkpoints.restore_ema(like, checkpoint)
     params = experiment.of_seed(params, experiment.seeds.index(seed))
+    params = devices.everywhere(params)
     return Trained(experiment, config, params, step, seed)
 
 
