@@ -25,14 +25,14 @@ class Sweep(NamedTuple):
       points: what differs.
       shared: fields of all points.
       seeds: of each point, the same for all, trained together in one program.
-      hours: that it may take; None: any number.
+      hours: that it may take, on the machine that starts it; None: any number.
     """
 
     base: str
     points: Points
     shared: Point = NOTHING
     seeds: int = 5
-    hours: float | None = None
+    hours: float | None = 24.0
 
 
 def listed(field: str, *values: Any) -> Points:
