@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -140,6 +141,20 @@ def test_the_time_left_is_printed_where_nobody_watches(tmp_path, capsys):
     assert capsys.readouterr().out.count("42 min left") == 1
 
 
+def test_a_log_does_not_wait_for_torch(tmp_path, monkeypatch):
+    for name in [*sys.modules]:
+        if name.split(".")[0] in ("tensorboardX", "torch"):
+            monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "torch.py").write_text("class Tensor: ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    with open_logs(tmp_path):
+        assert "tensorboardX" in sys.modules
+        assert "torch" not in sys.modules
+    import torch
+
+    assert torch.__file__ == str(tmp_path / "torch.py")
+
+
 LOGS = "experiments.run.logs"
 MUTANTS = [
     Mutant(
@@ -148,6 +163,13 @@ MUTANTS = [
         LOGS,
         one("self._schema.check(metrics)", "pass"),
         test_names_that_nothing_declares_are_an_error,
+    ),
+    Mutant(
+        "logs",
+        "every log imports torch",
+        LOGS,
+        one('is_hidden = "torch" not in sys.modules', "is_hidden = False"),
+        test_a_log_does_not_wait_for_torch,
     ),
     Mutant(
         "logs",

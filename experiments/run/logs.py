@@ -1,6 +1,7 @@
 """What a run says: metrics.jsonl, TensorBoard scalars, lines and a progress bar."""
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,6 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
 
 from experiments import devices
 from experiments.errors import UserError
@@ -71,7 +71,7 @@ class Logs:
         self.rows = [row for row in read_rows(workdir) if row["step"] <= step]
         kept = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_bytes(self._path, kept.encode())
-        self._board = SummaryWriter(
+        self._board = _writer_of_board()(
             str(Path(workdir) / "tensorboard"),
             purge_step=step + 1,
             write_to_disk=devices.is_writer(),
@@ -133,6 +133,19 @@ class Logs:
         line = "".join(cell for _, cell in cells)
         show(line.rstrip(), highlight=False, soft_wrap=True)
         self._lines += 1
+
+
+def _writer_of_board() -> type:
+    """tensorboardX's. Where torch is, it would import it, seconds, for a type."""
+    is_hidden = "torch" not in sys.modules
+    if is_hidden:
+        sys.modules["torch"] = None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if is_hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 def _title(name: str) -> str:

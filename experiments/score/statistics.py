@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # not scipy.stats: half a second, where it is needed
 
 Summary = dict[str, float | int | None]
 
@@ -78,7 +78,7 @@ def interval(values: Iterable[float]) -> tuple[float, float]:
 
 def quantile(count: int) -> float:
     """Standard errors in half a 95 % interval over seeds (t); of one seed over rows."""
-    return float(stats.t.ppf(0.975, count - 1)) if count > 1 else 1.96
+    return float(scipy.stats.t.ppf(0.975, count - 1)) if count > 1 else 1.96
 
 
 def paired(
@@ -95,7 +95,7 @@ def paired(
     gaps = np.array([to(values[seed]) - to(first[seed]) for seed in seeds])
     mean, half = interval(gaps)
     # Gaps without spread have no t: all 0 is no difference, any other is a sure one.
-    p = stats.ttest_1samp(gaps, 0.0).pvalue if np.ptp(gaps) else float(mean == 0)
+    p = scipy.stats.ttest_1samp(gaps, 0.0).pvalue if np.ptp(gaps) else float(mean == 0)
     bounds = (float(back(mean + shift)) for shift in (0, -half, half))
     return Paired(*bounds, float(p), len(seeds))
 
@@ -120,10 +120,10 @@ def interquartile(
     """
 
     def middle(*samples: np.ndarray, axis: int) -> np.ndarray:
-        return stats.trim_mean(np.concatenate(samples, axis), 0.25, axis)
+        return scipy.stats.trim_mean(np.concatenate(samples, axis), 0.25, axis)
 
     samples = [np.asarray(values, np.float64) for values in strata]
-    drawn = stats.bootstrap(
+    drawn = scipy.stats.bootstrap(
         samples, middle, n_resamples=resamples, method="percentile", rng=0
     )
     low, high = drawn.confidence_interval
@@ -135,7 +135,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     Pearson's of the ranks, ties at their mean rank; NaN for a row without spread.
     """
-    ranks = [stats.rankdata(values, axis=1) for values in (first, second)]
+    ranks = [scipy.stats.rankdata(values, axis=1) for values in (first, second)]
     first, second = (r - r.mean(axis=1, keepdims=True) for r in ranks)
     scale = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     return _ratio((first * second).sum(axis=1), scale)
@@ -147,7 +147,7 @@ def auroc(energy: np.ndarray, is_right: np.ndarray) -> np.ndarray:
     Ties count one half; NaN for a row whose answers are all right or all wrong.
     """
     right, wrong = is_right.sum(axis=1), (~is_right).sum(axis=1)
-    ranks = np.where(is_right, 0.0, stats.rankdata(energy, axis=1)).sum(axis=1)
+    ranks = np.where(is_right, 0.0, scipy.stats.rankdata(energy, axis=1)).sum(axis=1)
     # Mann-Whitney: the ranks of the wrong, less what they have among themselves.
     return _ratio(ranks - wrong * (wrong + 1) / 2, right * wrong)
 
