@@ -26,16 +26,23 @@ def _energy():
     )
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(energy.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), shapes)
+    params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
     # A sharp answer: what it follows from is then seen in the energy.
     params["head"]["kernel"] *= 20
     return schedule, energy, params
 
 
+@functools.cache
+def _apply_and_propose():
+    _, energy, _ = _energy()
+    both = toys.jit(lambda *point: (energy(*point), energy.propose(*point)))
+    return lambda *point: jax.tree.map(np.asarray, both(*point))
+
+
 def _point(seed=0):
     x, y = boards_of.examples()
     y_t = y[0] + np.random.default_rng(seed).normal(size=y[0].shape)
-    return jnp.asarray(x[0]), jnp.float32(y_t)
+    return x[0], np.float32(y_t)
 
 
 def _game(kind):
@@ -65,67 +72,71 @@ KINDS += ("columns in a stack",)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_energy_is_the_same_in_every_symmetry_and_its_proposal_moves_along(kind):
-    _, energy, params = _energy()
-    (x, y), t = _point(), jnp.int32(2)
+    both, (_, _, params) = _apply_and_propose(), _energy()
+    (x, y), t = _point(), np.int32(2)
     of_x, of_y = _game(kind)
-    moved = jnp.asarray(of_x(np.asarray(x))), jnp.asarray(of_y(np.asarray(y)))
+    moved = of_x(x), of_y(y)
     assert np.any(moved[0] != x)
-    apply = toys.jit(energy.apply)
-    value = apply(params, x, y, t)
-    np.testing.assert_allclose(apply(params, *moved, t), value, rtol=1e-5)
+    value, answers = both(params, x, y, t)
+    same, found = both(params, *moved, t)
+    np.testing.assert_allclose(same, value, rtol=1e-5)
     # The condition alone: it is not an energy that is blind to x.
-    assert abs(apply(params, moved[0], y, t) - value) > 1e-4 * value
-    answers = energy.propose(params, x, y, t)
-    found = energy.propose(params, *moved, t)
+    assert abs(both(params, moved[0], y, t)[0] - value) > 1e-4 * value
     assert np.any(np.abs(answers[1] - answers[0]) > 0.01)  # a second round does more
     for one_round, moved_round in zip(answers, found, strict=True):
-        np.testing.assert_allclose(moved_round, of_y(np.asarray(one_round)), atol=1e-3)
+        np.testing.assert_allclose(moved_round, of_y(one_round), atol=1e-3)
 
 
 def test_what_is_no_symmetry_of_the_game_is_none_of_the_energy():
-    _, energy, params = _energy()
-    (x, y), t = _point(), jnp.int32(2)
+    both, (_, _, params) = _apply_and_propose(), _energy()
+    (x, y), t = _point(), np.int32(2)
     order = np.array([3, 1, 2, 0, 4, 5, 6, 7, 8])  # rows of two bands
-    value = energy(params, x, y, t)
-    assert abs(energy(params, x[order], y[order], t) - value) > 1e-4 * value
+    value, _ = both(params, x, y, t)
+    assert abs(both(params, x[order], y[order], t)[0] - value) > 1e-4 * value
 
 
 def test_givens_are_put_in_for_y_and_have_no_gradient():
     _, energy, params = _energy()
-    (x, y), t = _point(), jnp.int32(1)
-    grad = toys.jit(jax.grad(energy, 2))(params, x, y, t)
-    given = np.asarray(x > 0)
+    (x, y), t = _point(), np.int32(1)
+    grad = np.asarray(toys.jit(jax.grad(energy, 2))(params, x, y, t))
+    given = x > 0
     np.testing.assert_array_equal(grad[given], 0)
     assert np.all(np.any(grad[~given] != 0, axis=-1))
-    other = jnp.where((x > 0)[..., None], 7.0, y)
-    np.testing.assert_array_equal(energy(params, x, other, t), energy(params, x, y, t))
+    other = np.where(given[..., None], np.float32(7), y)
+    value, proposed = _apply_and_propose()(params, x, other, t)
+    np.testing.assert_array_equal(value, _apply_and_propose()(params, x, y, t)[0])
     # The proposal holds them as they are.
-    proposed = np.asarray(energy.propose(params, x, other, t)[-1])
+    proposed = proposed[-1]
     truth = np.asarray(sudoku.encode(x))
     np.testing.assert_array_equal(proposed[given], truth[given])
     np.testing.assert_allclose(proposed.sum(-1), -7, atol=1e-4)
 
 
 def test_the_energy_is_the_distance_of_the_free_elements_to_the_proposal():
-    schedule, energy, params = _energy()
+    schedule, _, params = _energy()
     x, y = _point()
     for t in range(4):
-        aim = schedule.a[t] * energy.propose(params, x, y, jnp.int32(t))[-1]
-        gap = np.float64(y - aim)[np.asarray(x == 0)]
-        value = energy(params, x, y, jnp.int32(t))
+        value, answers = _apply_and_propose()(params, x, y, np.int32(t))
+        gap = np.float64(y - np.asarray(schedule.a)[t] * answers[-1])[x == 0]
         expected = np.sum(gap**2) / (2 * np.float64(schedule.s[t]))
         np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
 def test_inference_has_rounds_of_its_own_and_denoises_by_the_proposal():
     _, energy, params = _energy()
-    (x, y), t = _point(), jnp.int32(1)
+    (x, y), t = _point(), np.int32(1)
     deeper = energy.answering
-    answers = deeper.propose(params, x, y, t)
+
+    @toys.jit
+    def of_deeper(*point):
+        return deeper(*point), deeper.propose(*point), deeper.denoise(*point)
+
+    deep, answers, denoised = map(np.asarray, of_deeper(params, x, y, t))
+    value, shallow = _apply_and_propose()(params, x, y, t)
     assert answers.shape == (3, 9, 9, 9)
-    np.testing.assert_array_equal(answers[:2], energy.propose(params, x, y, t))
-    np.testing.assert_array_equal(deeper.denoise(params, x, y, t), answers[-1])
-    assert abs(deeper(params, x, y, t) - energy(params, x, y, t)) > 1e-3
+    np.testing.assert_array_equal(answers[:2], shallow)
+    np.testing.assert_array_equal(denoised, answers[-1])
+    assert abs(deep - value) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["sudoku", "connectivity", "path"])
@@ -133,27 +144,29 @@ def test_rounds_in_a_loop_are_those_written_out(monkeypatch, name):
     experiment = build(tiny.get_config(name, energy__rounds=3))
     energy = experiment.energy
     # Nothing is known: all is proposed.
-    x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), experiment.example.x)
-    y = jax.random.normal(jax.random.key(1), experiment.example.y.shape)
+    x = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), experiment.example.x)
+    y = np.random.default_rng(1).normal(size=experiment.example.y.shape)
+    y = np.float32(y)
     params = toys.jit(energy.init)(jax.random.key(0))
     written, looped = [], []
     for found, unrolled in ((written, 3), (looped, 2)):
         monkeypatch.setattr(aimed, "UNROLLED", unrolled)
         traced_anew = toys.jit(lambda *given: energy.propose(*given))
-        found[:] = traced_anew(params, x, y, jnp.int32(0))
+        found[:] = traced_anew(params, x, y, np.int32(0))
     np.testing.assert_allclose(looped, written, rtol=1e-5, atol=1e-6)
     assert np.abs(np.diff(written, axis=0)).max() > 1e-3
 
 
 def test_the_first_state_is_noise_where_y_is_and_no_gradient_flows_through_it():
-    y = jnp.float32(np.random.default_rng(1).normal(size=(9, 9, 9)))
-    state = np.float64(aimed.first_state(y, 32)).reshape(-1, 32)
+    y = np.float32(np.random.default_rng(1).normal(size=(9, 9, 9)))
+    first = toys.jit(aimed.first_state, static_argnums=1)
+    state = np.float64(first(y, 32)).reshape(-1, 32)
     # 23,328 draws: a mean has standard error .0065, a variance .0066.
     assert abs(state.mean()) < 0.03
     assert abs(state.var() - 1) < 0.03
     off = np.corrcoef(state.T)[np.triu_indices(32, 1)]
     assert np.sqrt(np.mean(off**2)) < 0.15
-    grad = jax.grad(lambda y: aimed.first_state(y, 4).sum())(y)
+    grad = toys.jit(jax.grad(lambda y: aimed.first_state(y, 4).sum()))(y)
     np.testing.assert_array_equal(grad, 0)
 
 
@@ -162,7 +175,7 @@ def test_the_gradient_written_by_hand_is_that_of_the_layer_and_has_one_itself():
     shapes = jax.eval_shape(board.Weights(5).init, jax.random.key(0))["params"]
 
     def draw(shape):
-        return jnp.float32(rng.normal(size=shape))
+        return np.float32(rng.normal(size=shape))
 
     weights = jax.tree.map(lambda leaf: draw(leaf.shape), shapes)
     args = weights, draw((3, 3, 3, 3, 9, 5)), draw((5,)), draw((5,))

@@ -83,7 +83,7 @@ def run(strategy, rows, landscape=landscape_in_nats, *, progress=1.0, seed=0):
         y = strategy.start(key_start, rows, progress)
         return y, *strategy.refine(key_chain, landscape, rows, y, progress)
 
-    return jax.tree.map(np.asarray, toys.jit(both)(rows, jnp.float32(progress)))
+    return jax.tree.map(np.asarray, toys.jit(both)(rows, np.float32(progress)))
 
 
 def column(array, t):
@@ -116,11 +116,15 @@ def test_no_two_strategies_give_the_same_negatives():
         assert np.mean(differs) > 0.5, (first, second)
 
 
+@functools.cache
+def start_of(name):
+    return toys.jit(make_strategies()[name].start)
+
+
 @pytest.mark.parametrize("name", make_strategies())
 def test_every_strategy_differs_by_key_and_repeats_with_the_same_key(name):
-    rows, strategy = make_rows(20), make_strategies()[name]
     first, again, other = (
-        np.asarray(strategy.start(jax.random.key(seed), rows, 1.0))
+        np.asarray(start_of(name)(jax.random.key(seed), make_rows(20), 1.0))
         for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(first, again)
@@ -131,7 +135,7 @@ def test_every_strategy_differs_by_key_and_repeats_with_the_same_key(name):
 def test_no_two_rows_share_their_noise(name):
     rows = make_rows(20, levels=(4,), answer=0.0)
     rows["eps"] = np.zeros_like(rows["eps"])
-    start = make_strategies()[name].start(jax.random.key(0), rows, 1.0)
+    start = start_of(name)(jax.random.key(0), rows, 1.0)
     assert len(np.unique(np.asarray(start), axis=0)) == 20
 
 
@@ -149,7 +153,7 @@ def test_a_noised_start_has_the_law_of_a_y0_plus_scale_s_eps():
     # N elements a level: mean within SIGMAS s.e., standard deviation (relative s.e.
     # 1 / sqrt(2 N)) likewise.
     rows = make_rows(30_000, levels=(0, 4, 9))
-    start = toys.langevin(noise_scale=1.5, noise_scale_end=0.5).start
+    start = toys.jit(toys.langevin(noise_scale=1.5, noise_scale_end=0.5).start)
     for progress, scale in ((0.0, 1.5), (0.5, 1.0), (1.0, 0.5)):
         y = np.asarray(start(jax.random.key(1), rows, progress), np.float64)
         for t in (0, 4, 9):
