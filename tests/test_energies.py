@@ -1,15 +1,14 @@
 """One suite over a table of energies: a new energy is a new row."""
 
+import operator
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.flatten_util import ravel_pytree
 
 from ired_jax import types
 from ired_jax.energies import matrix, mlp, spectral
@@ -26,10 +25,13 @@ class Row(NamedTuple):
     name: str
     make: Callable  # n -> Energy for n x n matrices
     oracle: Callable  # (params, x, y [N, D], t) -> [N], float64 or complex
-    num_parameters: dict[int, int]  # n -> count at the sizes of record
+    num_parameters: tuple  # of (n, count) at the sizes of record
     fan_in: Callable  # (n, layer's name) -> fan in of its weights and biases
     is_positive: bool  # E >= 0 everywhere
     is_uniform: bool  # starts uniform in +-1 / sqrt(fan in)
+
+
+_name = operator.attrgetter("name")
 
 
 def _mlp_row(head, num_parameters):
@@ -41,7 +43,7 @@ def _mlp_row(head, num_parameters):
         name=f"mlp {head}",
         make=lambda n: mlp.make_mlp(n * n, n * n, head=head),
         oracle=partial(references.mlp_energy, is_scalar=head == "scalar"),
-        num_parameters={20: num_parameters},
+        num_parameters=((20, num_parameters),),
         fan_in=fan_in,
         is_positive=head == "squared_norm",
         is_uniform=True,
@@ -77,13 +79,13 @@ def _spectral_row(width=16):
         name="mlp spectrally normalised",
         make=make,
         oracle=oracle,
-        num_parameters={20: _mlp_count(400, width)},
+        num_parameters=((20, _mlp_count(400, width)),),
         fan_in=partial(plain.fan_in, width=width),
     )
 
 
-def _matrix_row(reach, answer_layers=0):
-    channels, layers, outputs = (12, 7, 2) if answer_layers == 0 else (3, 1, 2)
+def _matrix_row(reach, answer_layers=0, sizes=(12, 2, 2)):
+    channels, layers, outputs = sizes
     mixed = channels + 3  # the maps, and A, A^T, I
     count = 3 * channels + layers * (2 * mixed + channels) * channels
     count += 3 * mixed * outputs + 33 * 32 + 33 * 2 * outputs
@@ -99,7 +101,7 @@ def _matrix_row(reach, answer_layers=0):
             answer_layers=answer_layers,
         ),
         oracle=partial(references.matrix_energy, is_direct=reach == "direct"),
-        num_parameters=dict.fromkeys((2, 10, 20), count),
+        num_parameters=tuple((n, count) for n in (2, 10, 20)),
         fan_in=lambda n, layer: mixed,
         is_positive=True,
         is_uniform=False,
@@ -112,7 +114,7 @@ def _mlp_count(outputs, width=512, inputs=800, time=128):
     return sum(fan_in * features + features for fan_in, features in layers)
 
 
-ANSWER_ROW = _matrix_row("products", answer_layers=2)
+ANSWER_ROW = _matrix_row("products", answer_layers=2, sizes=(3, 1, 2))
 TABLE_ROW = _table_row()
 ENERGIES = [
     _mlp_row("squared_norm", _mlp_count(400)),
@@ -122,25 +124,42 @@ ENERGIES = [
 ]
 # Variants of these: what differs is their mathematics, and that is what they run.
 VARIANTS = [ANSWER_ROW, _spectral_row(), TABLE_ROW]
-energies = pytest.mark.parametrize("row", ENERGIES, ids=lambda row: row.name)
-and_variants = pytest.mark.parametrize(
-    "row", ENERGIES + VARIANTS, ids=lambda row: row.name
-)
+OF_RECORD = [_matrix_row(reach, sizes=(12, 7, 2)) for reach in matrix.REACHES]
+energies = pytest.mark.parametrize("row", ENERGIES, ids=_name)
+and_variants = pytest.mark.parametrize("row", ENERGIES + VARIANTS, ids=_name)
 
 
+@cache
 def _case(row, n=N, num_rows=4):
-    """The energy, parameters drawn like the initial ones, and rows x, y, t."""
+    """The energy, parameters drawn like the initial ones, and rows x, y, t: NumPy."""
     energy, rng = row.make(n), np.random.default_rng(0)
 
     def draw(path, leaf):
         limit = row.fan_in(n, path[0].key) ** -0.5
-        return jnp.float32(rng.uniform(-limit, limit, size=leaf.shape))
+        return np.float32(rng.uniform(-limit, limit, size=leaf.shape))
 
     shapes = jax.eval_shape(energy.init, jax.random.key(0))
     params = jax.tree_util.tree_map_with_path(draw, shapes)
-    x, y = jnp.float32(rng.normal(size=(2, num_rows, n * n)))
-    t = jnp.int32(rng.permutation(10)[:num_rows])
+    x, y = np.float32(rng.normal(size=(2, num_rows, n * n)))
+    t = np.int32(rng.permutation(10)[:num_rows])
     return energy, params, x, y, t
+
+
+@cache
+def _of_rows(energy):
+    """Compiled: values and gradients in y of rows x, y, t."""
+    return toys.jit(jax.vmap(jax.value_and_grad(energy, 2), (None, 0, 0, 0)))
+
+
+@cache
+def _initial(row, seed, n=8):
+    params = _init(row, n)(jax.random.key(seed))
+    return jax.tree.map(np.asarray, params)
+
+
+@cache
+def _init(row, n):
+    return toys.jit(row.make(n).init)
 
 
 def _oracle(row, params, x, y, t):
@@ -154,23 +173,22 @@ def _relative(difference, reference):
     return np.linalg.norm(difference) / np.linalg.norm(reference)
 
 
-@and_variants
+@pytest.mark.parametrize("row", ENERGIES + VARIANTS + OF_RECORD, ids=_name)
 def test_the_number_of_parameters_is_that_of_the_layers(row):
-    for n, count in row.num_parameters.items():
+    for n, count in row.num_parameters:
         params = jax.eval_shape(row.make(n).init, jax.random.key(0))
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
 
 
 def test_the_reference_network_has_the_published_numbers_of_parameters():
-    assert ENERGIES[0].num_parameters == {20: 1_437_840}
-    assert ENERGIES[1].num_parameters == {20: 1_233_153}
+    assert ENERGIES[0].num_parameters == ((20, 1_437_840),)
+    assert ENERGIES[1].num_parameters == ((20, 1_233_153),)
 
 
 @and_variants
 def test_value_and_input_gradient_equal_the_float64_oracle(row):
     energy, params, x, y, t = _case(row)
-    both = toys.jit(jax.vmap(jax.value_and_grad(energy, 2), (None, 0, 0, 0)))
-    values, grads = both(params, x, y, t)
+    values, grads = jax.tree.map(np.asarray, _of_rows(energy)(params, x, y, t))
     chex.assert_shape(values, (4,))
     for i in range(4):
         value, grad = _oracle(row, params, x[i], y[i], t[i])
@@ -182,12 +200,8 @@ def test_value_and_input_gradient_equal_the_float64_oracle(row):
 @energies
 def test_the_energy_depends_on_condition_answer_and_level(row):
     energy, params, x, y, t = _case(row)
-    values = toys.jit(jax.vmap(energy, (None, 0, 0, 0)))(
-        params,
-        x[jnp.array([0, 1, 0, 0])],
-        y[jnp.array([0, 0, 1, 0])],
-        t[jnp.array([0, 0, 0, 1])],
-    )
+    others = x[[0, 1, 0, 0]], y[[0, 0, 1, 0]], t[[0, 0, 0, 1]]
+    values = np.asarray(_of_rows(energy)(params, *others)[0])
     assert np.min(np.abs(values[1:] - values[0])) > 1e-4
 
 
@@ -195,10 +209,11 @@ def test_the_energy_depends_on_condition_answer_and_level(row):
 def test_the_parameter_gradient_equals_the_oracle_along_a_line(row):
     energy, params, x, y, t = _case(row)
     grad = toys.jit(jax.grad(energy))(params, x[0], y[0], t[0])
-    flat, unravel = ravel_pytree(params)
-    direction = np.random.default_rng(1).normal(size=flat.size) / np.sqrt(flat.size)
-    step = 1e-30
-    shift = unravel(jnp.float32(direction))
+    rng, step = np.random.default_rng(1), 1e-30
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    shift = jax.tree.map(
+        lambda p: np.float32(rng.normal(size=p.shape) / np.sqrt(size)), params
+    )
     moved = jax.tree.map(
         lambda p, d: np.float64(p) + 1j * step * np.float64(d), params, shift
     )
@@ -225,7 +240,8 @@ def test_binding_condition_and_level_changes_nothing(row):
         others = plain, at, types.Landscape(energy, params, x)(y, t)
         return whole, bound, others, types.gradient(landscape)(y)
 
-    (value, grad), (bound_value, bound_grad), others, own_grad = both(x, y, t)
+    found = jax.tree.map(np.asarray, both(x, y, t))
+    (value, grad), (bound_value, bound_grad), others, own_grad = found
     for other in (bound_value, *others):
         np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-6)
     for other in (bound_grad, own_grad):
@@ -235,12 +251,18 @@ def test_binding_condition_and_level_changes_nothing(row):
 @pytest.mark.parametrize("row", [ENERGIES[0], TABLE_ROW], ids=["none", "its own"])
 def test_a_scaled_landscape_s_value_and_gradient_are_divided(row):
     energy, params, x, y, t = _case(row, num_rows=1)
-    landscape = energy.bind(params, x[0], t[0])
-    assert hasattr(landscape, "grad") == (row is TABLE_ROW)
-    in_nats = types.scaled(landscape, 0.25)
-    np.testing.assert_array_equal(in_nats(y[0]), 4 * landscape(y[0]))
-    grad = jax.grad(landscape)(y[0])
-    for found in (jax.grad(in_nats)(y[0]), types.gradient(in_nats)(y[0])):
+
+    @toys.jit
+    def both(y):
+        landscape = energy.bind(params, x[0], t[0])
+        assert hasattr(landscape, "grad") == (row is TABLE_ROW)
+        nats = types.scaled(landscape, 0.25)
+        plain = jax.value_and_grad(landscape)(y)
+        return plain, nats(y), (jax.grad(nats)(y), types.gradient(nats)(y))
+
+    (value, grad), in_nats, grads = both(y[0])
+    np.testing.assert_array_equal(in_nats, 4 * value)
+    for found in grads:
         np.testing.assert_allclose(found, 4 * grad, rtol=1e-5, atol=1e-7)
 
 
@@ -249,16 +271,25 @@ def test_a_gradient_of_its_own_is_as_exact_near_a_minimum():
     # The bias that makes E = 0 at the first row: |W h + b|^2 of small W h + b.
     last = params["fc4"]
     network = mlp.MLP(D, D, 16, "squared_norm", 10)
-    condition = network.apply({"params": params}, x[0], t[0], method="condition")
-    h = network.apply({"params": params}, condition, y[0], method="hidden")
+
+    @toys.jit
+    def hidden(x, y, t):
+        condition = network.apply({"params": params}, x, t, method="condition")
+        return network.apply({"params": params}, condition, y, method="hidden")
+
+    h = np.asarray(hidden(x[0], y[0], t[0]))
     params = params | {"fc4": last | {"bias": -(h @ last["kernel"])}}
-    landscape = energy.bind(params, x[0], t[0])
+
+    @toys.jit
+    def both(y):
+        landscape = energy.bind(params, x[0], t[0])
+        return types.gradient(landscape)(y), jax.grad(landscape)(y)
+
     errors = []
     for offset in np.random.default_rng(1).normal(size=(8, D)) * 1e-2:
-        near = y[0] + jnp.float32(offset)
+        near = y[0] + np.float32(offset)
         _, grad = _oracle(TABLE_ROW, params, x[0], near, t[0])
-        both = types.gradient(landscape)(near), jax.grad(landscape)(near)
-        errors.append([_relative(found - grad, grad) for found in both])
+        errors.append([_relative(found - grad, grad) for found in both(near)])
     own, by_energy = np.sqrt(np.mean(np.square(errors), axis=0))
     assert 1e-6 < own < 2 * by_energy
 
@@ -266,15 +297,15 @@ def test_a_gradient_of_its_own_is_as_exact_near_a_minimum():
 @energies
 def test_a_row_has_the_same_gradient_in_every_batch(row):
     energy, params, x, y, t = _case(row, n=20, num_rows=8)
-    batch_grad = jax.vmap(jax.grad(energy, 2), (None, 0, 0, 0))
+    batch_grad = toys.jit(jax.vmap(jax.grad(energy, 2), (None, 0, 0, 0)))
     first = None
     for size in (1, 256, 2048):
         # Rows of their own kind around the first, at levels of their own.
         order = np.arange(size) % 8
-        grads = toys.jit(batch_grad)(params, x[order], y[order], t[order])
-        first = grads[0] if first is None else first
+        grad = np.asarray(batch_grad(params, x[order], y[order], t[order]))[0]
+        first = grad if first is None else first
         # Matrix products of other shapes sum in another order: the last bits differ.
-        assert _relative(grads[0] - first, first) < 1e-5
+        assert _relative(grad - first, first) < 1e-5
 
 
 @energies
@@ -282,8 +313,7 @@ def test_initial_parameters_fill_plus_minus_one_over_root_fan_in(row):
     if not row.is_uniform:
         return  # declared in the table; its own test is below
     n = 8
-    params = toys.jit(row.make(n).init)(jax.random.key(1))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(_initial(row, 1, n)):
         limit = row.fan_in(n, path[0].key) ** -0.5
         values = np.float64(leaf).ravel() / limit
         assert np.max(np.abs(values)) <= 1 + 1e-6
@@ -295,9 +325,8 @@ def test_initial_parameters_fill_plus_minus_one_over_root_fan_in(row):
 
 @energies
 def test_initial_parameters_are_set_by_the_key(row):
-    init = toys.jit(row.make(N).init)
-    first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
-    chex.assert_trees_all_equal(first, again)
+    first, other = (_initial(row, seed) for seed in (0, 1))
+    chex.assert_trees_all_equal(first, _init(row, 8)(jax.random.key(0)))
     pairs = zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
     drawn = [(a, b) for a, b in pairs if np.any(a)]  # a bias may start at 0
     assert len(drawn) > 0.8 * len(jax.tree.leaves(first))
@@ -311,7 +340,7 @@ def test_initial_parameters_are_set_by_the_key(row):
 @energies
 def test_a_declared_sign_holds_far_from_the_data(row):
     energy, params, x, y, t = _case(row)
-    values = toys.jit(jax.vmap(energy, (None, 0, 0, 0)))(params, x, 100 * y, t)
+    values = np.asarray(_of_rows(energy)(params, x, 100 * y, t)[0])
     assert np.all(np.isfinite(values))
     if row.is_positive:
         assert np.all(values >= 0)
@@ -322,10 +351,9 @@ def test_shapes_that_would_broadcast_are_refused(row):
     energy, params, x, y, t = _case(row)
     x, y, t = x[0], y[0], t[0]
     for bad in ((x[:-1], y, t), (x, y[:-1], t), (x, y, t[None]), (x[None], y, t)):
-        with pytest.raises((AssertionError, ValueError)):
-            energy(params, *bad)
-        with pytest.raises((AssertionError, ValueError)):
-            energy.bind(params, bad[0], bad[2])(bad[1])
+        for of in (energy.apply, lambda p, x, y, t: energy.bind(p, x, t)(y)):
+            with pytest.raises((AssertionError, ValueError)):
+                jax.eval_shape(of, params, *bad)
 
 
 @pytest.mark.parametrize(
@@ -348,11 +376,9 @@ def test_the_matrix_energy_is_the_same_in_every_order_of_rows_and_columns(
     """E(P A P^T, P Y P^T, t) = E(A, Y, t), with A and Y of no symmetry."""
     n, rng = 6, np.random.default_rng(3)
     energy, params, *_ = _case(_matrix_row(reach, layers), n=n)
-    a, y = jnp.float32(rng.normal(size=(2, n, n)))
+    a, y = np.float32(rng.normal(size=(2, n, n)))
     order = rng.permutation(n)
-    energy_of = toys.jit(
-        lambda a, y: energy(params, a.ravel(), y.ravel(), jnp.int32(4))
-    )
+    energy_of = toys.jit(lambda a, y: energy(params, a.ravel(), y.ravel(), np.int32(4)))
     value, permuted = energy_of(a, y), energy_of(a[order][:, order], y[order][:, order])
     np.testing.assert_allclose(permuted, value, rtol=1e-4)
     wrong = energy_of(a[order][:, order], y)
@@ -365,11 +391,15 @@ def test_products_in_the_answer_and_nothing_else_make_a_second_minimum(layers):
     energy = matrix.make_matrix(channels=3, layers=1, outputs=1, answer_layers=layers)
     rng = np.random.default_rng(5)
     shapes = jax.eval_shape(energy.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), shapes)
-    energy_fn = energy.bind(params, jnp.ones(1), jnp.int32(4))
-    y = jnp.linspace(-20, 20, 4001)[:, None]
-    both = jax.vmap(lambda y: (jax.grad(energy_fn)(y), jax.hessian(energy_fn)(y)))
-    slope, curvature = map(np.ravel, toys.jit(both)(y))
+    params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
+
+    def both(y):
+        energy_fn = energy.bind(params, np.ones(1, np.float32), np.int32(4))
+        return jax.grad(energy_fn)(y), jax.hessian(energy_fn)(y)
+
+    y = np.linspace(-20, 20, 4001, dtype=np.float32)[:, None]
+    found = toys.jit(jax.vmap(both))(y)
+    slope, curvature = (np.ravel(np.asarray(part)) for part in found)
     minima = np.sum((slope[:-1] < 0) & (slope[1:] >= 0))
     assert minima == 1 + layers
     if layers == 0:
@@ -380,11 +410,10 @@ def test_products_in_the_answer_and_nothing_else_make_a_second_minimum(layers):
 
 
 def test_one_set_of_matrix_weights_serves_every_size():
-    energy = matrix.make_matrix()
-    params = toys.jit(energy.init)(jax.random.key(0))
+    energy, params = ENERGIES[2].make(N), _initial(ENERGIES[2], 0)
     for n in (1, 3, 8):
-        eye = jnp.eye(n).ravel()
-        assert np.isfinite(energy(params, eye, eye, jnp.int32(0)))
+        eye = np.eye(n, dtype=np.float32).ravel()
+        assert np.isfinite(toys.jit(energy.apply)(params, eye, eye, np.int32(0)))
 
 
 def test_the_matrix_energy_has_a_finite_gradient_at_a_zero_matrix():
@@ -397,7 +426,8 @@ def test_the_matrix_energy_has_a_finite_gradient_at_a_zero_matrix():
 def test_the_matrix_energy_scales_by_one_factor_with_the_units_of_its_input():
     """E(k A, Y / k) = E(A, Y) / k^2: an inverse has the units of 1 / A."""
     energy, params, x, y, t = _case(ENERGIES[2])
-    value, scaled = (energy(params, k * x[0], y[0] / k, t[0]) for k in (1, 4))
+    of = toys.jit(energy.apply)
+    value, scaled = (of(params, k * x[0], y[0] / k, t[0]) for k in (1, 4))
     np.testing.assert_allclose(scaled, value / 16, rtol=1e-4)
 
 
