@@ -17,7 +17,8 @@ COUNT = 512
 
 def _examples(source, count=COUNT):
     keys = jax.random.split(jax.random.key(0), count)
-    return toys.jit(jax.vmap(lambda key: source.draw(source.data, key)))(keys)
+    draw = toys.jit(jax.vmap(lambda key: source.draw(source.data, key)))
+    return jax.tree.map(np.asarray, draw(keys))
 
 
 @pytest.mark.parametrize("split, limit", [("val", 1.0), ("ood", 2.5)])
@@ -49,18 +50,18 @@ def test_the_residual_is_zero_when_right_and_the_distance_when_not():
     task = addition.make_addition(n=4)
     x, y = _examples(task.train, 8)
     shift = np.random.default_rng(0).normal(size=y.shape)
-    residual = jax.vmap(task.residual)
+    residual = toys.jit(jax.vmap(task.residual))
     np.testing.assert_allclose(residual(x, y), 0, atol=1e-6)
     expected = np.linalg.norm(shift, axis=1)
-    np.testing.assert_allclose(residual(x, y + jnp.float32(shift)), expected, rtol=1e-5)
+    np.testing.assert_allclose(residual(x, y + np.float32(shift)), expected, rtol=1e-5)
 
 
 def test_a_corrupted_sum_is_wrong_and_inside_the_box():
     task = addition.make_addition(n=2)
     x, y = _examples(task.train)
     keys = jax.random.split(jax.random.key(1), COUNT)
-    wrong = jax.vmap(task.corrupt)(keys, x, y)
-    is_moved = np.asarray(wrong != y)
+    wrong = np.asarray(toys.jit(jax.vmap(task.corrupt))(keys, x, y))
+    is_moved = wrong != y
     assert np.all(is_moved.any(axis=1))
     assert not np.any(is_moved.all(axis=0))
     assert boxes.inside(task.train.box(x[0]), wrong)
@@ -77,22 +78,22 @@ def test_a_size_below_one_is_refused_by_name():
 def _energy(width=8, y_size=4):
     schedule = diffusion.make_schedule("cosine", 10)
     energy = entrywise.make_entrywise(2 * y_size, y_size, schedule, width=width)
-    return schedule, energy, energy.init(jax.random.key(0))
+    return schedule, energy, toys.jit(energy.init)(jax.random.key(0))
 
 
 def _random(params):
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.float32(rng.normal(size=leaf.shape)), params)
+    return jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), params)
 
 
 def test_the_entrywise_energy_is_a_sum_over_elements_for_every_number_of_them():
     _, energy, params = _energy()
     params, rng = _random(params), np.random.default_rng(1)
-    first, second, y = jnp.float32(rng.normal(size=(3, 6)))
-    t = jnp.int32(3)
-    whole = energy(params, jnp.concatenate([first, second]), y, t)
+    first, second, y = np.float32(rng.normal(size=(3, 6)))
+    of, t = toys.jit(energy.apply), np.int32(3)
+    whole = of(params, np.concatenate([first, second]), y, t)
     parts = [
-        energy(params, jnp.stack([a, b]), c[None], t)
+        of(params, np.stack([a, b]), c[None], t)
         for a, b, c in zip(first, second, y, strict=True)
     ]
     np.testing.assert_allclose(whole, sum(parts), rtol=1e-5)
@@ -103,28 +104,30 @@ def test_the_entrywise_energy_is_a_sum_over_elements_for_every_number_of_them():
 def test_the_ideal_landscape_of_a_sum_is_among_the_entrywise_ones():
     """E = |y - a (x1 + x2)|^2 / (2 s): the linear part alone says it."""
     schedule, energy, params = _energy(width=0)
-    a = schedule.a[:, None, None]
-    ideal = jnp.concatenate([-a, -a, jnp.ones_like(a)], axis=1)
-    params = {"linear": ideal, "offset": 0 * params["offset"]}
-    x, y = jnp.arange(8.0), jnp.array([1.0, -2.0, 3.0, 0.5])
+    a, s = np.asarray(schedule.a), np.asarray(schedule.s)
+    ideal = np.stack([-a, -a, np.ones_like(a)], axis=1)[..., None]
+    params = {"linear": ideal, "offset": 0 * np.asarray(params["offset"])}
+    x, y = np.arange(8, dtype=np.float32), np.float32([1, -2, 3, 0.5])
+    both = toys.jit(jax.value_and_grad(energy, 2))
     for t in (0, 9):
-        gap = y - schedule.a[t] * (x[:4] + x[4:])
-        value, grad = jax.value_and_grad(energy, 2)(params, x, y, jnp.int32(t))
-        np.testing.assert_allclose(value, jnp.sum(gap**2) / (2 * schedule.s[t]), 1e-5)
-        np.testing.assert_allclose(grad, gap / schedule.s[t], rtol=1e-5)
+        gap = y - a[t] * (x[:4] + x[4:])
+        value, grad = both(params, x, y, np.int32(t))
+        np.testing.assert_allclose(value, np.sum(gap**2) / (2 * s[t]), 1e-5)
+        np.testing.assert_allclose(grad, gap / s[t], rtol=1e-5)
 
 
 def test_the_nonlinear_part_is_silent_at_first_and_reads_all_its_inputs_later():
     _, energy, params = _energy()
-    x, y, t = jnp.arange(8.0) / 8, jnp.arange(4.0), jnp.int32(2)
+    x, y, t = np.float32(range(8)) / 8, np.float32(range(4)), np.int32(2)
     linear = {k: params[k] for k in ("linear", "offset")}
-    plain = _energy(width=0)[1]
-    np.testing.assert_allclose(energy(params, x, y, t), plain(linear, x, y, t), 1e-5)
+    plain = toys.jit(_energy(width=0)[1].apply)
+    of = toys.jit(jax.value_and_grad(energy, (0, 1, 2)))
+    np.testing.assert_allclose(of(params, x, y, t)[0], plain(linear, x, y, t), 1e-5)
     params = _random(params) | linear
-    grads = jax.grad(energy, argnums=(0, 1, 2))(params, x, y, t)
+    value, grads = of(params, x, y, t)
     for leaf in jax.tree.leaves(grads):
         assert np.any(leaf != 0)
-    assert energy(params, x, y, jnp.int32(3)) != energy(params, x, y, t)
+    assert of(params, x, y, np.int32(3))[0] != value
 
 
 def test_sizes_that_do_not_fit_are_refused():
@@ -134,7 +137,7 @@ def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="width=-1"):
         entrywise.make_entrywise(8, 4, schedule, width=-1)
     with pytest.raises(AssertionError):
-        energy(params, jnp.ones(7), jnp.ones(4), jnp.int32(0))
+        jax.eval_shape(energy.apply, params, np.ones(7), np.ones(4), np.int32(0))
 
 
 class GoldenTest(chex.TestCase):

@@ -34,8 +34,9 @@ def loss(params, rows):
 @pytest.mark.parametrize("block_rows", SIZES)
 def test_the_gradient_of_a_mean_is_that_of_all_rows(block_rows):
     rng = np.random.default_rng(1)
-    params = {"w": jnp.float32(rng.standard_normal((5, 5))), "b": jnp.arange(3.0)}
-    expected = jax.value_and_grad(loss, has_aux=True)(params, make_rows())
+    params = {"w": rng.standard_normal((5, 5)), "b": np.arange(3.0)}
+    params = jax.tree.map(np.float32, params)
+    expected = toys.jit(jax.value_and_grad(loss, has_aux=True))(params, make_rows())
     found = toys.jit(blocks.value_and_grad(loss, block_rows))(params, make_rows())
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(
@@ -53,8 +54,8 @@ def test_rows_keep_their_order_and_their_keys(block_rows):
         bits = jax.random.bits(key, x.shape)
         return {"x": x, "t": t, "bits": bits, "first": bits[0]}
 
-    found = blocks.vmap(one, block_rows)(keys, rows["x"], rows["t"])
-    expected = jax.vmap(one)(keys, rows["x"], rows["t"])
+    found = toys.jit(blocks.vmap(one, block_rows))(keys, rows["x"], rows["t"])
+    expected = toys.jit(jax.vmap(one))(keys, rows["x"], rows["t"])
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
@@ -137,17 +138,19 @@ def test_a_run_asks_how_many_rows_fit():
     assert build(tiny.get_config("none")).block_rows == 8
 
 
-def step_of(name, block_rows):
-    """The state and metrics after one step of a config, as numbers."""
-    experiment = build(tiny.get_config(name, train__block_rows=block_rows))
-    step = toys.jit(experiment.step_fns[-1])
-    state, metrics = step(experiment.init_state(), experiment.train_data)
-    return state._replace(key=jax.random.key_data(state.key)), metrics
-
-
 @pytest.mark.parametrize("name", ["none", "cd_full"])
 def test_a_step_in_blocks_is_the_step_of_all_rows(name):
-    found, expected = step_of(name, 3), step_of(name, 8)
+    in_blocks, whole = (
+        build(tiny.get_config(name, train__block_rows=rows)) for rows in (3, 8)
+    )
+    start = toys.jit(whole.init_state)()
+
+    def numbers(experiment):
+        step = toys.jit(experiment.step_fns[-1])
+        state, metrics = step(start, experiment.train_data)
+        return state._replace(key=jax.random.key_data(state.key)), metrics
+
+    found, expected = numbers(in_blocks), numbers(whole)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
         found,

@@ -35,7 +35,7 @@ ENERGY = Energy(lambda key: {}, _apply)
 
 
 def _params(w=1.0, v=0.5):
-    return {"w": jnp.float32(w), "v": jnp.float32(v)}
+    return {"w": np.float32(w), "v": np.float32(v)}
 
 
 def _draws(objective, params, count):
@@ -57,7 +57,12 @@ def _rows(objective, params):
 
 
 def _loss(objective, params, rows):
-    return objective.loss(params, (), rows, None)[0]
+    return _compiled_loss(objective)(params, rows)
+
+
+def _compiled_loss(objective, transform=lambda loss: loss):
+    loss = lambda params, rows: objective.loss(params, (), rows, None)[0]  # noqa: E731
+    return toys.jit(transform(loss))
 
 
 def test_levels_weigh_as_their_errors_in_the_answer_up_to_a_limit():
@@ -117,10 +122,10 @@ def test_one_unrolled_step_is_denoising_in_units_of_the_answer():
         SCHEDULE, ENERGY, box, steps=1, max_weight=1e9, own_share=0.0
     )
     rows = _rows(unrolled, params)
-    of = jax.value_and_grad(lambda p, objective, rows: _loss(objective, p, rows))
     same = _rows(denoising, params)
     np.testing.assert_array_equal(same["t"], rows["t"])
-    first, second = of(params, denoising, same), of(params, unrolled, rows)
+    first = _compiled_loss(denoising, jax.value_and_grad)(params, same)
+    second = _compiled_loss(unrolled, jax.value_and_grad)(params, rows)
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3)
 
@@ -140,9 +145,7 @@ def test_every_step_of_the_descent_counts_and_carries_gradient():
         errors = [weight * np.mean((y - a * x) ** 2, axis=1) for y in ys]
         return np.mean(errors)
 
-    value, grad = toys.jit(jax.value_and_grad(lambda p: _loss(objective, p, rows)))(
-        _params(0.8)
-    )
+    value, grad = _compiled_loss(objective, jax.value_and_grad)(_params(0.8), rows)
     np.testing.assert_allclose(value, expected(0.8, 0.5), rtol=1e-4)
     for name, (dw, dv) in {"w": (1e-5, 0), "v": (0, 1e-5)}.items():
         ahead, back = expected(0.8 + dw, 0.5 + dv), expected(0.8 - dw, 0.5 - dv)

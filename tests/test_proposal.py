@@ -38,12 +38,12 @@ def _energy(answering=None):
     return aimed.around(SCHEDULE, box, lambda key: PARAMS, answers, 2, answering)
 
 
-PARAMS = {"w": jnp.float32(0.8)}
+PARAMS = {"w": np.float32(0.8)}
 
 
 def _batch():
     rng = np.random.default_rng(0)
-    x = jnp.float32(rng.choice([-1.0, 1.0], (ROWS, D)))
+    x = np.float32(rng.choice([-1.0, 1.0], (ROWS, D)))
     return Example(x, x)
 
 
@@ -73,10 +73,10 @@ def test_errors_are_those_of_the_textbook():
     p = rng.dirichlet(np.ones(4), size=3)
     truth = np.full((3, 4), -1.0)
     truth[np.arange(3), [0, 2, 1]] = 1
-    bounds = Box(jnp.float32(truth), jnp.float32(truth))
-    bounds = bounds._replace(low=bounds.low.at[1:].set(-2.0))  # the first row is known
+    low = np.concatenate([truth[:1], np.full((2, 4), -2.0)])  # the first row is known
+    given = Box(low, truth), 2 * p - 1, truth
     found = [
-        float(error(bounds, jnp.float32(2 * p - 1), jnp.float32(truth)))
+        float(toys.jit(error)(*jax.tree.map(np.float32, given)))
         for error in (proposal.categorical, proposal.binary, proposal.squared)
     ]
     right = np.where(truth > 0, p, 1 - p)[1:]
@@ -90,23 +90,25 @@ def test_errors_are_those_of_the_textbook():
 
 @pytest.mark.parametrize("error", proposal.ERRORS)
 def test_a_wrong_answer_has_a_finite_error_and_a_gradient(error):
-    truth, wrong = jnp.array([1.0, 1.0]), jnp.array([-1.0, 0.5])
+    truth, wrong = np.float32([1, 1]), np.float32([-1, 0.5])
     of_answer = partial(proposal.ERRORS[error], Box(-1.0, 1.0), truth=truth)
-    value, grad = jax.value_and_grad(lambda y: of_answer(answer=y))(wrong)
+    value, grad = toys.jit(jax.value_and_grad(lambda y: of_answer(answer=y)))(wrong)
     assert np.isfinite(value)
     assert np.all(grad < 0)
 
 
 def test_the_loss_is_the_mean_over_rows_and_rounds():
     objective, rows = _prepared(own_share=0.0, noise_share=0.0)
-    value, metrics = objective.loss(PARAMS, (), rows, None)
+    loss = lambda rows, of=objective: of.loss(PARAMS, (), rows, None)  # noqa: E731
+    value, metrics = toys.jit(loss)(rows)
     x = np.float64(_batch().x)
     errors = [np.mean((0.8 * np.tanh(r * x) - x)[:, 1:] ** 2) for r in (1, 2)]
     np.testing.assert_allclose(value, np.mean(errors), rtol=1e-5)
     np.testing.assert_allclose(metrics["proposal/first"], errors[0], rtol=1e-5)
     np.testing.assert_allclose(metrics["proposal/error"], errors[1], rtol=1e-5)
     heavier, _ = _prepared(weight=3.0)
-    np.testing.assert_allclose(heavier.loss(PARAMS, (), rows, None)[0], 3 * value)
+    found, _ = toys.jit(lambda rows: loss(rows, heavier))(rows)
+    np.testing.assert_allclose(found, 3 * value)
 
 
 def test_rows_are_noised_truths_the_own_path_and_noise_and_known_elements_are_exact():
