@@ -319,7 +319,7 @@ def mixed_contrast():
 def test_no_random_key_is_used_twice(make):
     step, state = toys.sgd_step(make())
     with jax.debug_key_reuse(True):
-        toys.jit(step)(state)
+        jax.jit(step).trace(state)
 
 
 def test_a_key_that_is_used_twice_would_be_seen():
@@ -327,7 +327,7 @@ def test_a_key_that_is_used_twice_would_be_seen():
         return jax.random.normal(key) + jax.random.uniform(key)
 
     with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
-        jax.jit(twice)(jax.random.key(0))
+        jax.jit(twice).trace(jax.random.key(0))
 
 
 START = "y = spec.strategy.start(context.key(Stream.START), rows, context.progress)"
