@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from experiments import devices, fields
@@ -57,6 +57,7 @@ class Experiment(NamedTuple):
     phases: tuple[tuple[int, tuple[str, ...]], ...]  # (first step, objectives)
     optimizer: optax.GradientTransformation
     step_fns: tuple[Callable, ...]  # one train step of one seed, for each phase
+    draw: Callable  # (data, key, step) -> the examples of that step, jitted
     batch_size: int  # examples of a step
     block_rows: int | None
     periods: Periods
@@ -96,6 +97,16 @@ class Experiment(NamedTuple):
         if self.mesh is None:
             return of_seeds()
         return jax.jit(of_seeds, out_shardings=self.placement)()
+
+    @property
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and placement of a state, without its memory."""
+        state = jax.eval_shape(self._replace(mesh=None).init_state)
+        one = SingleDeviceSharding(jax.local_devices()[0])
+        places = self.placement if self.mesh else jax.tree.map(lambda _: one, state)
+        return jax.tree.map(
+            lambda leaf, place: leaf.update(sharding=place), state, places
+        )
 
     @property
     def placement(self) -> TrainState:
@@ -185,6 +196,9 @@ def make_experiment(
         phases=phases,
         optimizer=optimizer,
         step_fns=tuple(make_step({k: terms[k] for k in names}) for _, names in phases),
+        draw=jax.jit(
+            partial(training.draw_examples, task.train, batch_size=batch_size)
+        ),
         batch_size=batch_size,
         block_rows=block_rows,
         periods=periods,

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import figures
 from experiments.build import build
-from experiments.run.checkpoint import Checkpoints, abstract
+from experiments.run.checkpoint import Checkpoints
 from experiments.run.logs import Logs
 from experiments.run.loop import train_and_evaluate
 from tests import tiny
@@ -45,7 +45,7 @@ def config_of(num_steps: int, **overrides):
 def last_state(directory: Path, config):
     experiment = build(config)
     with Checkpoints(directory, experiment.task, read_only=True) as checkpoints:
-        return checkpoints.restore(abstract(experiment.init_state()))
+        return checkpoints.restore(experiment.abstract_state)
 
 
 def stop_at(step: int, config):

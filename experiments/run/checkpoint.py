@@ -120,7 +120,7 @@ class Checkpoints:
         """The last whole state, or None; damaged ones are named and passed over.
 
         Args:
-          like: a state of the right structure, shapes and dtypes (or its eval_shape).
+          like: a state of the right structure, shapes and dtypes (or its `abstract_state`).
         """
         args = {n: ocp.args.StandardRestore(item) for n, item in split(like).items()}
         for step in reversed(self.steps):
@@ -225,10 +225,3 @@ def _unflatten(item: Item, like: Tree) -> Tree:
 def _leaves(tree: Tree) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
-
-
-def abstract(state: TrainState) -> TrainState:
-    """Shapes, dtypes and placement of a state, without its memory."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )

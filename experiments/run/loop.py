@@ -12,7 +12,7 @@ from experiments.build import Experiment, build
 from experiments.errors import UserError
 from experiments.reporting.watch import Watch
 from experiments.run import summary, workdir
-from experiments.run.checkpoint import Checkpoints, abstract
+from experiments.run.checkpoint import Checkpoints
 from experiments.run.interrupt import Interrupt
 from experiments.run.logs import Logs, say
 from experiments.run.meter import Meter
@@ -52,11 +52,11 @@ def train_and_evaluate(
         Interrupt() as interrupt,
     ):
         say(f"{startup_text(experiment, config)}\nrun directory: {directory}")
-        state = experiment.init_state()
-        restored = checkpoints.restore(abstract(state))
-        if restored is not None:
-            state = restored
+        if checkpoints.steps:
+            state = checkpoints.restore(experiment.abstract_state)
             say(f"resuming from step {step_of(state)}")
+        else:
+            state = experiment.init_state()
         scorer, length = Scorer(experiment), experiment.periods.num_steps
         schema, step = schema_of(experiment), step_of(state)
         with Logs(directory, schema, step=step, num_steps=length, then=watch) as logs:

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.build import Experiment
 from experiments.errors import UserError
 from experiments.score.solver import HELD_OUT_SEED, lowest_of, solver
-from ired_jax import boxes, diffusion, training, trees
+from ired_jax import boxes, diffusion, trees
 from ired_jax.tasks.base import Inference, Metric, Task, held_out
 from ired_jax.types import (
     Array,
@@ -203,10 +203,9 @@ def training_rows(
     """
     if step == 0:
         return None
-    source, batch_size = experiment.task.train, experiment.batch_size
-    draw = jax.jit(partial(training.draw_examples, source, batch_size=batch_size))
-    steps = range(step - 1, -1, -1)[: -(-num_examples // batch_size)]
-    parts = [draw(source.data, jax.random.key(seed), earlier) for earlier in steps]
+    data, key = experiment.train_data, jax.random.key(seed)
+    steps = range(step - 1, -1, -1)[: -(-num_examples // experiment.batch_size)]
+    parts = [experiment.draw(data, key, earlier) for earlier in steps]
     return _first(_joined(parts), num_examples)
 
 
