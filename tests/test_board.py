@@ -157,6 +157,31 @@ def test_rounds_in_a_loop_are_those_written_out(monkeypatch, name):
     assert np.abs(np.diff(written, axis=0)).max() > 1e-3
 
 
+def test_a_steady_state_has_one_size_in_every_round_and_another_one_grows(monkeypatch):
+    def sizes_of(network, step, carry, rounds):
+        sizes = []
+        for _ in range(rounds):
+            carry = step(network, *carry)
+            sizes.append(jnp.sqrt(jnp.mean(carry[0] ** 2, -1)))
+        return jnp.stack(sizes)
+
+    monkeypatch.setattr(board, "in_rounds", sizes_of)
+    _, _, params = _energy()
+    x, y = _point()
+    known, y, is_free = (
+        np.float32(part).reshape(3, 3, 3, 3, 9)
+        for part in (sudoku.encode(x), y, np.repeat(x == 0, 9))
+    )
+    sizes = {}
+    for steady in (False, True):
+        network = board.Board(6, 2, 4, steady=steady)
+        run = toys.jit(lambda *point, n=network: n.apply(*point, 3))
+        point = {"params": params}, known, y, is_free, jnp.int32(1)
+        sizes[steady] = np.asarray(run(*point))
+    np.testing.assert_allclose(sizes[True], 1, rtol=1e-3)
+    assert np.all(np.diff(sizes[False].mean(axis=(1, 2, 3, 4, 5))) > 0.3)
+
+
 def test_the_first_state_is_noise_where_y_is_and_no_gradient_flows_through_it():
     y = np.float32(np.random.default_rng(1).normal(size=(9, 9, 9)))
     first = toys.jit(aimed.first_state, static_argnums=1)
@@ -227,6 +252,13 @@ MUTANTS = [
         "ired_jax.energies.board",
         one("(to_z - z * along)", "to_z"),
         test_the_gradient_written_by_hand_is_that_of_the_layer_and_has_one_itself,
+    ),
+    Mutant(
+        "sudoku",
+        "a steady state grows",
+        "ired_jax.energies.board",
+        one("return unit if steady else h", "return h"),
+        test_a_steady_state_has_one_size_in_every_round_and_another_one_grows,
     ),
     Mutant(
         "sudoku",

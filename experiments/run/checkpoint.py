@@ -120,7 +120,7 @@ class Checkpoints:
         """The last whole state, or None; damaged ones are named and passed over.
 
         Args:
-          like: a state of the right structure, shapes and dtypes (or its `abstract_state`).
+          like: a state of the right structure, shapes and dtypes, or an abstract one.
         """
         args = {n: ocp.args.StandardRestore(item) for n, item in split(like).items()}
         for step in reversed(self.steps):

@@ -6,7 +6,9 @@ F is a network on features [row, column, digit, channel]: each layer mixes an en
 the means over its row, its column, its block and the digits of its cell, and no layer
 knows which row, column or digit it is in. So E(g x, g y) = E(x, y) for every symmetry g
 of the game. Its few layers are applied again and again, `rounds` times, with the answer
-so far as an input; hard boards need rounds rather than width. FiLM tells the level.
+so far as an input; hard boards need rounds rather than width. FiLM tells the level. A
+state that only adds up grows with the rounds, to sizes that no training has seen, and
+may lose what was found; a `steady` one does not.
 Where F does not depend on y the denoised answer is F itself; givens are put in for y,
 so there is no gradient at them.
 
@@ -68,6 +70,7 @@ class Board(nn.Module):
     channels: int
     layers: int
     num_levels: int
+    steady: bool
 
     def setup(self):
         self.inputs = nn.Dense(self.channels)
@@ -80,15 +83,15 @@ class Board(nn.Module):
     ) -> Array:
         # A barrier: or the look-up is repeated inside every loop over entries.
         levels = jax.lax.optimization_barrier(self.levels(t))
-        stack = [weights() for weights in self.stack]
+        stack, steady = [weights() for weights in self.stack], self.steady
 
         def step(network: Board, h: Array, answer: Array) -> tuple[Array, Array]:
             h = h + network.inputs(jnp.stack([known, y, answer, is_free], -1))
             for weights, (gain, bias) in zip(stack, levels, strict=True):
                 h = layer(weights, h, gain, bias)
-            logits = network.head(normalised(h))[..., 0]
-            digits = 2 * jax.nn.softmax(logits, axis=-1) - 1
-            return h, jnp.where(is_free > 0, digits, known)
+            unit = normalised(h)
+            digits = 2 * jax.nn.softmax(network.head(unit)[..., 0], axis=-1) - 1
+            return unit if steady else h, jnp.where(is_free > 0, digits, known)
 
         h = is_free[..., None] * first_state(y, self.channels)
         return in_rounds(self, step, (h, known), rounds)
@@ -189,6 +192,9 @@ def make_board(
     rounds: Annotated[
         int, Field("times they are applied", at_least=1, at_most=1000)
     ] = 6,
+    steady: Annotated[
+        bool, Field("the state has unit size after each round, however many")
+    ] = False,
     answering: Annotated[Answering, Part(Answering)] = ANSWERING,
 ) -> Energy:
     """Makes the energy: x [9, 9] digits, 0 where unknown, y [9, 9, 9], t () -> ().
@@ -202,7 +208,7 @@ def make_board(
         raise ValueError(
             f"channels={channels}, layers={layers}, rounds={rounds}: at least 1 each"
         )
-    network = Board(channels, layers, schedule.num_levels)
+    network = Board(channels, layers, schedule.num_levels, steady)
 
     def inputs(x: Array, y: Array) -> list[Array]:
         chex.assert_shape([x, y], [(9, 9), (9, 9, 9)])
