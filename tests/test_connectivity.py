@@ -168,7 +168,7 @@ def _apply_and_propose():
     return lambda *point: jax.tree.map(np.asarray, both(*point))
 
 
-def _point(n=7, seed=1):
+def _point(n=5, seed=1):
     x, y = examples(n=n, count=8)
     y_t = y[seed] + np.random.default_rng(seed).normal(size=(n, n))
     return x[seed], np.float32(y_t)

@@ -40,16 +40,16 @@ def _params(w=1.0, v=0.5):
 
 def _draws(objective, params, count):
     """The rows of so many steps."""
-    held = Parameters(params, {})
 
-    @jax.jit
-    def prepare(key, x):
+    @toys.jit
+    def prepare(params, key, x):
+        held = Parameters(params, {})
         context = Context(0, 0.0, streams(key, 0), held, held)
         return objective.prepare(context, (), Example(x, x))[0]
 
     for seed in range(count):
         x = np.random.default_rng(seed).choice(np.float32([-1, 1]), (ROWS, D))
-        yield jax.tree.map(np.asarray, prepare(jax.random.key(seed), x))
+        yield jax.tree.map(np.asarray, prepare(params, jax.random.key(seed), x))
 
 
 def _rows(objective, params):
