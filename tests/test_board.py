@@ -145,9 +145,12 @@ def test_rounds_in_a_loop_are_those_written_out(monkeypatch, name):
     energy = experiment.energy
     # Nothing is known: all is proposed.
     x = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), experiment.example.x)
-    y = np.random.default_rng(1).normal(size=experiment.example.y.shape)
-    y = np.float32(y)
-    params = toys.jit(energy.init)(jax.random.key(0))
+    rng = np.random.default_rng(1)
+    y = np.float32(rng.normal(size=experiment.example.y.shape))
+    params = jax.tree.map(
+        lambda leaf: np.float32(rng.normal(size=leaf.shape) * leaf.size**-0.3),
+        jax.eval_shape(energy.init, jax.random.key(0)),
+    )
     written, looped = [], []
     for found, unrolled in ((written, 3), (looped, 2)):
         monkeypatch.setattr(aimed, "UNROLLED", unrolled)

@@ -18,12 +18,16 @@ COUNT = 64
 
 
 @functools.cache
-def examples(split="val", count=COUNT, n=12):
-    """x int8 [N, n, n] and y [N, n, n]."""
+def drawn(split, n):
     source = connectivity.make_connectivity(n=n).splits[split]
-    keys = jax.random.split(jax.random.key(0), count)
+    keys = jax.random.split(jax.random.key(0), 1024)
     draw = toys.jit(jax.vmap(source.draw, (None, 0)))
     return jax.tree.map(np.asarray, draw(source.data, keys))
+
+
+def examples(split="val", count=COUNT, n=12):
+    """x int8 [N, n, n] and y [N, n, n]."""
+    return jax.tree.map(lambda leaf: leaf[:count], drawn(split, n))
 
 
 def connected(graph):
@@ -169,7 +173,7 @@ def _apply_and_propose():
 
 
 def _point(n=5, seed=1):
-    x, y = examples(n=n, count=8)
+    x, y = examples(n=n)
     y_t = y[seed] + np.random.default_rng(seed).normal(size=(n, n))
     return x[seed], np.float32(y_t)
 
