@@ -50,9 +50,7 @@ def row_by_row(layer, depth):
     if depth == 0:
         return layer
     inner = row_by_row(layer, depth - 1)
-    return lambda params, *rows: jnp.stack(
-        [inner(params, *row) for row in zip(*rows, strict=True)]
-    )
+    return lambda params, *rows: jax.lax.map(lambda row: inner(params, *row), rows)
 
 
 def derivatives(layer, args):
