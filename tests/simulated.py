@@ -5,6 +5,7 @@ what is planted here, so that mutants are noticed through them.
 """
 
 import contextlib
+import gc
 import importlib
 import multiprocessing
 import os
@@ -61,6 +62,7 @@ def _main(environment, sender, module, name, arguments, planted, hosts) -> None:
     """In the child."""
     from experiments import cli, devices
 
+    gc.disable()  # what is traced in so short a life is no garbage
     os.environ.update(environment)
     cli.enable_compilation_cache()
     with contextlib.ExitStack() as stack:

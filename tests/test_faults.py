@@ -24,7 +24,7 @@ from experiments.sweeps import status
 from ired_jax import training, trees
 from tests import tiny
 from tests.mutants import Mutant, one
-from tests.runs import config_of, last_state, train
+from tests.runs import config_of, last_state, train, without_scores
 from tests.test_checkpoint import restore, save, state_at
 
 NOBODY = 65_534
@@ -193,6 +193,7 @@ def jumping(wall=time.time, steady=time.monotonic):
 
 def test_a_clock_that_jumps_changes_no_bit(tmp_path, monkeypatch):
     config = config_of(6)
+    without_scores(monkeypatch)
     train(config, tmp_path / "steady")
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", jumping())

@@ -15,11 +15,9 @@ import pytest
 from experiments import cli
 from experiments.errors import UserError
 from experiments.run.logs import read_rows
-from experiments.score.scorer import Scorer
-from tests.runs import config_of, last_state, train
+from tests.runs import config_of, last_state, train, without_scores
 
 KILLS = 10
-SCORE = [f"{s}/task_mse{end}" for s in ("val", "ood") for end in ("", "/stderr")]
 
 
 def train_in_child(
@@ -31,8 +29,7 @@ def train_in_child(
     if file_limit is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    # A score takes most of the time of so small a run; `tests.kills` has it too.
-    Scorer.score = lambda *_: dict.fromkeys(SCORE, 1.0)
+    without_scores(pytest.MonkeyPatch())  # `tests.kills` has them
     try:
         train(config, Path(directory))
     except UserError:

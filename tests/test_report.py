@@ -24,7 +24,7 @@ from experiments.run.meter import seconds_of
 from experiments.score import records, statistics
 from tests import tiny
 from tests.mutants import Mutant, one
-from tests.runs import EVERY_STEP, train
+from tests.runs import EVERY_STEP, train, without_scores
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NAME = "val/err"
@@ -459,9 +459,10 @@ def test_each_phase_is_traced_once_and_the_page_is_there_at_the_end(
         )
         return experiment._replace(step_fns=step_fns)
 
+    without_scores(monkeypatch)
     monkeypatch.setattr(loop, "build", counted)
     experiment = counted(config)
-    state = experiment.init_state()
+    state = experiment.abstract_state
     for phase in (0, 1):
         experiment.dispatch(phase).lower(state, experiment.train_data)
     once = [*seen]
