@@ -72,13 +72,19 @@ def save(directory: Path, *states: TrainState, task=TASK, figures=()) -> None:
             checkpoints.save(state, row)
 
 
+def abstract(state: TrainState) -> TrainState:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
 def restore(directory: Path, like: TrainState):
     with Checkpoints(directory, TASK, read_only=True) as checkpoints:
-        return checkpoints.restore(like)
+        return checkpoints.restore(abstract(like))
 
 
 def restore_ema(directory: Path, which: str, task=TASK):
-    like = state_at(0).ema_params.energy
+    like = abstract(state_at(0)).ema_params.energy
     with Checkpoints(directory, task, read_only=True) as checkpoints:
         return checkpoints.restore_ema(like, which)
 
@@ -154,7 +160,7 @@ def test_steps_after_a_damaged_checkpoint_can_be_saved_again(tmp_path):
     save(tmp_path, state_at(3), state_at(6))
     damage(tmp_path / "checkpoints" / "6")
     with Checkpoints(tmp_path, TASK) as checkpoints:
-        assert checkpoints.restore(state_at(0)).step == 3
+        assert checkpoints.restore(abstract(state_at(0))).step == 3
         checkpoints.save(state_at(5), None)
     assert restore(tmp_path, state_at(0)).step == 5
     for step in (3, 5):
@@ -177,7 +183,7 @@ def test_no_checkpoint_is_none_for_a_run_and_an_error_for_its_reader(tmp_path):
     with pytest.raises(UserError, match="holds no checkpoints"):
         restore_ema(tmp_path, "last")
     with Checkpoints(tmp_path, TASK) as checkpoints:
-        assert checkpoints.restore(state_at(0)) is None
+        assert checkpoints.restore(abstract(state_at(0))) is None
     with pytest.raises(UserError, match="holds no whole checkpoint"):
         restore_ema(tmp_path, "last")
 
