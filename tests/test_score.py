@@ -108,6 +108,23 @@ def inverse_run():
     return experiment, experiment.energy.init(jax.random.key(3))
 
 
+@functools.cache
+def inverse_scorer():
+    return Scorer(inverse_run()[0])
+
+
+@functools.cache
+def score_in_batches(size: int):
+    """Of 16 rows; no program knows the size."""
+    scorer = inverse_scorer()
+    whole = scorer.evaluation
+    scorer.evaluation = whole._replace(batch_size=size)
+    try:
+        return scorer.score(inverse_run()[1], 16)
+    finally:
+        scorer.evaluation = whole
+
+
 def test_a_finite_set_is_scored_by_index_as_far_as_it_goes():
     scorer = Scorer(board())
     x, y = scorer.examples("val", 1000)
@@ -138,7 +155,7 @@ def test_splits_of_other_sizes_are_answered_in_their_own():
 
 
 def test_endless_splits_have_draws_of_their_own_whatever_the_number():
-    scorer = Scorer(inverse_run()[0])
+    scorer = inverse_scorer()
     val, ood = (scorer.examples(name, 300) for name in ("val", "ood"))
     root = jax.random.fold_in(jax.random.key(HELD_OUT_SEED), 0)
     for split, stream, shift in ((val, "EVAL_DATA", 0.5), (ood, "EVAL_OOD", 0.1)):
@@ -171,18 +188,17 @@ def test_every_metric_of_every_split_is_scored_in_float64():
 
 def test_every_level_is_scored_by_denoising_and_no_other():
     """Flat but at one level, where the gap is the noise itself: each has its share."""
-    levels, flat = toys.schedule(), tree_energy()
+    num_levels, flat = toys.schedule().num_levels, tree_energy()
 
-    def only(level):
-        def apply(params, x, y, t):
-            return jnp.where(t == level, 0.0, 1.0) * flat.apply(params, x, y, t)
+    def apply(params, x, y, t):
+        theta, level = params
+        return jnp.where(t == level, 0.0, 1.0) * flat.apply(theta, x, y, t)
 
-        return board()._replace(energy=Energy(flat.init, apply))
-
-    shares = []
-    for level in range(levels.num_levels):
-        scorer = Scorer(only(level))
-        shares.append(scorer.score(jnp.float32(1.0), ROWS)["val/denoise_mse"])
+    scorer = Scorer(board()._replace(energy=Energy(None, apply)))
+    shares = [
+        scorer.score((np.float32(1.0), np.int32(level)), ROWS)["val/denoise_mse"]
+        for level in range(num_levels)
+    ]
     assert min(shares) > 0.01  # of mean 1 / T each
     # They add up to the mean of all rows' squared noise, 2 elements a row.
     assert abs(sum(shares) - 1) < 4.5 * (2 / (2 * ROWS)) ** 0.5
@@ -226,15 +242,9 @@ def test_an_evaluator_gets_the_model_and_needs_no_rows():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_a_score_does_not_depend_on_the_evaluation_batch(batch_size):
-    experiment, params = inverse_run()
-    scores = []
-    for size in (16, batch_size):
-        evaluation = experiment.evaluation._replace(batch_size=size)
-        scores.append(
-            Scorer(experiment._replace(evaluation=evaluation)).score(params, 16)
-        )
-    for name, value in scores[0].items():
-        assert scores[1][name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
+    expected, score = score_in_batches(16), score_in_batches(batch_size)
+    for name, value in expected.items():
+        assert score[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
 
 
 def test_a_restart_has_start_noise_of_its_own_and_the_first_is_the_score_of_record():
@@ -348,8 +358,7 @@ def test_training_rows_are_the_latest_that_the_seed_itself_saw():
 
 
 def test_each_seed_is_scored_on_rows_of_its_own():
-    experiment, params = inverse_run()
-    scorer = Scorer(experiment)
+    (experiment, params), scorer = inverse_run(), inverse_scorer()
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
     scores = score_seeds(scorer, experiment, stacked, 3, 8)
     for seed, score in zip(experiment.seeds, scores, strict=True):
