@@ -21,7 +21,7 @@ from experiments.score.scorer import Scorer
 from ired_jax import training
 from tests import tiny
 from tests.mutants import Mutant, one
-from tests.runs import CONTRACT, EVERY_STEP, config_of, last_state, stop_at, train
+from tests.runs import CONTRACT, EVERY_STEP, last_state, stop_at, train
 from tests.test_logs import experiment as experiment_of
 
 
@@ -42,8 +42,14 @@ def test_late_shaping_denoises_first_and_has_negatives_afterwards(tmp_path):
     chex.assert_trees_all_equal(late.params.energy, never.params.energy)
 
 
+def run_of(num_steps: int, **changes):
+    """Denoising alone, the smallest program."""
+    options = EVERY_STEP | {"train__num_steps": num_steps} | changes
+    return tiny.get_config("none", **options)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
-    config = config_of(30, train__learning_rate=1e30, train__grad_clip=1e30)
+    config = run_of(30, train__learning_rate=1e30, train__grad_clip=1e30)
     message = r"step \d+: norm/.* not finite; the last good"
     with pytest.raises(UserError, match=message) as stopped:
         train(config, tmp_path)
@@ -55,29 +61,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
 
 def test_an_early_stop_after_evaluations_without_a_better_one(tmp_path):
     # A learning rate that changes no bit: no evaluation is better than the first.
-    config = config_of(30, train__learning_rate=1e-30, train__patience=2)
+    config = run_of(30, train__learning_rate=1e-30, train__patience=2)
     assert int(train(config, tmp_path).step) == 9
 
 
 def test_each_of_several_seeds_takes_the_steps_that_it_takes_alone():
     """Nothing goes from one to the next in the dispatch that they share."""
 
-    def after_a_dispatch(**fields):
-        experiment = build(tiny.get_config("none", **fields))
-        run = experiment.dispatch(0)
-        return experiment, run(experiment.init_state(), experiment.train_data)[0]
-
-    experiment, several = after_a_dispatch(train__num_seeds=3, seed=5)
+    experiment = build(tiny.get_config("none", train__num_seeds=3, seed=5))
+    data = experiment.train_data
+    several, _ = experiment.dispatch(0)(experiment.init_state(), data)
+    one = build(tiny.get_config("none")).dispatch(0)  # the seed is in the state alone
     for index in range(3):
-        _, alone = after_a_dispatch(seed=5 + index)
+        alone = build(tiny.get_config("none", seed=5 + index))
+        expected, _ = one(alone.init_state(), data)
         of_seed = experiment.of_seed(several, index)
-        assert of_seed.step == alone.step > 0
-        chex.assert_trees_all_close(of_seed.params, alone.params, rtol=1e-3, atol=1e-5)
+        assert of_seed.step == expected.step > 0
+        chex.assert_trees_all_close(
+            of_seed.params, expected.params, rtol=1e-3, atol=1e-5
+        )
 
 
 def run_before_its_end(directory: Path):
     """A run of 6 steps on disk of which only the final report is left to do."""
-    config = tiny.get_config("none", train__num_steps=6, **EVERY_STEP)
+    config = run_of(6)
     experiment = build(config)
     workdir.claim(directory, config)
     rows = [dict.fromkeys(CONTRACT, value) for value in (3.0, 1.0, 2.0)]
@@ -117,7 +124,7 @@ def test_each_seed_is_scored_on_the_rows_that_it_was_trained_on():
 
 
 def test_an_interrupt_is_saved_where_no_evaluation_was(tmp_path):
-    config = tiny.get_config("none", **EVERY_STEP | {"train__num_steps": 6})
+    config = run_of(6)
     with pytest.raises(UserError, match="interrupted at step 1, saved"):
         train(stop_at(1, config), tmp_path)
     state = last_state(tmp_path, config)
@@ -126,7 +133,7 @@ def test_an_interrupt_is_saved_where_no_evaluation_was(tmp_path):
 
 
 def test_a_score_that_is_not_finite_ends_the_run_before_it_is_logged(tmp_path):
-    config = config_of(6)
+    config = run_of(6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Scorer, "score", lambda *_: {"val/task_mse": float("nan")})
         with pytest.raises(UserError, match="step 3: val/task_mse not finite"):
