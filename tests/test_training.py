@@ -471,13 +471,14 @@ def trained(*, in_nats=True, penalty=0.0, **chain):
         num_steps=200,
         ema=training.Ema(),
     )
-    state = training.init_state(
-        jax.random.key(0),
+    first = partial(
+        training.init_state,
         energy=energy,
         objectives=terms,
         optimizer=optimizer,
         example=task.example,
     )
+    state = toys.jit(first)(jax.random.key(0))
     _, metrics = toys.jit(training.repeat(step, 200))(state, task.train.data)
     return {name: float(np.mean(value[-50:])) for name, value in metrics.items()}
 
