@@ -8,9 +8,9 @@ import pytest
 
 from experiments import figures
 from experiments.build import build
+from experiments.run import loop
 from experiments.run.checkpoint import Checkpoints
 from experiments.run.logs import Logs
-from experiments.run.loop import train_and_evaluate
 from experiments.score.scorer import Scorer
 from tests import tiny
 
@@ -31,11 +31,13 @@ EVERY_STEP = {
 }
 
 
-def train(config, directory: Path):
-    """A run without its figures, which take a third of the time of a tiny one."""
+def train(config, directory: Path, *, report: bool = True):
+    """A run without its pictures, or without any report: most time of a tiny one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "write_all", lambda *_: None)
-        return train_and_evaluate(config, directory)
+        if not report:
+            patch.setattr(loop, "report", lambda *_: None)
+        return loop.train_and_evaluate(config, directory)
 
 
 def without_scores(patch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def test_late_shaping_denoises_first_and_has_negatives_afterwards(tmp_path):
     """Up to its own phase, the run is bit for bit the one without negatives."""
     options = EVERY_STEP | {"train__num_steps": 4, "train__log_every": 4}
     config = tiny.get_config("on_trajectory", **options)
-    train(config, tmp_path)
+    train(config, tmp_path, report=False)
     rows = read_rows(tmp_path)
     assert [row["step"] for row in rows] == [2, 3, 4]  # a line where they begin, too
     assert ["margin" in row for row in rows] == [False, True, True]
@@ -62,7 +62,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
 def test_an_early_stop_after_evaluations_without_a_better_one(tmp_path):
     # A learning rate that changes no bit: no evaluation is better than the first.
     config = run_of(30, train__learning_rate=1e-30, train__patience=2)
-    assert int(train(config, tmp_path).step) == 9
+    assert int(train(config, tmp_path, report=False).step) == 9
 
 
 def test_each_of_several_seeds_takes_the_steps_that_it_takes_alone():
