@@ -27,7 +27,7 @@ def test_one_of_the_training_s_size_is_solved_and_watched_and_a_bad_one_is_named
     monkeypatch, name, bad, good, says
 ):
     """Answers lie in the box of the last split, whose size is another."""
-    config = tiny.get_config(name)
+    config = tiny.get_config(name, energy__rounds=1, eval__rounds=1)
     experiment = build(config)
     params = toys.jit(experiment.energy.init)(jax.random.key(0))
     model = trained.Trained(experiment, config, params, step=0, seed=0)
