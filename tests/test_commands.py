@@ -19,11 +19,10 @@ from experiments import (
 )
 from experiments.build import build
 from experiments.errors import UserError
-from experiments.run.loop import train_and_evaluate
 from experiments.score import thinking, trained
 from experiments.views import base, inverse
 from ired_jax.samplers.inference import SolveInfo
-from tests import tiny
+from tests import runs, tiny
 from tests.mutants import Mutant, one
 
 CONFIG = "--config=configs/cd_full.py:smoke"
@@ -40,7 +39,7 @@ def run(tmp_path_factory):
         train__log_every=2,
         train__eval_every=2,
     )
-    train_and_evaluate(config, directory)
+    runs.train(config, directory)
     return directory
 
 
@@ -62,6 +61,17 @@ def solve_with(run, tmp_path, array, name="matrices.npy"):
         ]
     )
     return output
+
+
+def echo(not_finite: int = -1):
+    """What makes a solver that answers with x itself, and to one row without number."""
+
+    def solve(params, x, index, restart):
+        y = np.where(np.asarray(index)[:, None] == not_finite, np.nan, x)
+        info = SolveInfo(y[:, 0], None, None, np.ones((len(x), 1), int), None)
+        return y, info
+
+    return lambda *_, **__: solve
 
 
 def test_solve_writes_inverses_residuals_and_energies(run, tmp_path):
@@ -111,8 +121,9 @@ def test_solve_from_python_gives_what_the_command_gives(run, tmp_path):
 
 
 def test_solve_says_which_matrices_are_unlike_those_of_the_training(
-    run, tmp_path, capsys
+    run, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setattr(solve, "solver", echo())
     unlike = "not symmetric and positive definite"
     a = matrices()
     solve_with(run, tmp_path, a + 1e-7 * np.triu(a, 1))
@@ -198,15 +209,7 @@ def test_bad_rows_are_named_and_the_others_solved_as_without_them(
 def test_an_answer_that_is_not_finite_is_named_in_the_exit_code(
     run, tmp_path, capsys, monkeypatch
 ):
-    def solver(*_, **__):
-        def solve(params, x, index, restart):
-            y = np.where(np.asarray(index)[:, None] == 2, np.nan, x)
-            info = SolveInfo(y[:, 0], None, None, np.ones((len(x), 1), int), None)
-            return y, info
-
-        return solve
-
-    monkeypatch.setattr(solve, "solver", solver)
+    monkeypatch.setattr(solve, "solver", echo(not_finite=2))
     with pytest.raises(SystemExit) as caught:
         solve_with(run, tmp_path, matrices())
     assert caught.value.code == 1
