@@ -10,6 +10,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from configs import base
 from experiments import fields
@@ -17,7 +18,6 @@ from experiments.build import build, make_experiment, resolve
 from experiments.errors import UserError
 from experiments.schema import everything, schema
 from experiments.score.scorer import solver
-from ired_jax import training
 from tests import tiny
 from tests.mutants import Mutant, one
 
@@ -25,15 +25,21 @@ FIRST = ("none", "cd_full", "sudoku")
 # Configs that together have every field: (name, presets, fields).
 CONFIGS = (
     ("none", "smoke", {}),
-    ("cd_full", "smoke", {}),
+    # Alone: a smaller program.
+    ("cd_full", "smoke", {"objectives": ("contrast",)}),
     # Its network looks at y, so that what y is matters.
     ("sudoku", "smoke", {}),
     *((name, "smoke", {}) for name in tiny.NAMES if name not in FIRST),
     ("none", "smoke,mlp", {}),
-    ("cd_full", "smoke", {"filter.mode": "running_quantile"}),
     ("none", "smoke", {"eval.moves": 2}),
     ("none", "smoke", {"objectives": ("unrolled",)}),
-    ("cd_full", "smoke", {"filter.mode": "fixed", "filter.thresholds": (1.0,) * 10}),
+    *(
+        ("cd_full", "smoke", {"objectives": ("contrast",)} | filtered)
+        for filtered in (
+            {"filter.mode": "running_quantile"},
+            {"filter.mode": "fixed", "filter.thresholds": (1.0,) * 10},
+        )
+    ),
 )
 # What a field needs to have another value, or to be seen.
 NEEDS = {
@@ -76,19 +82,35 @@ def key_of(config) -> Key:
 
 
 @functools.cache
-def step_of(key: Key) -> str:
-    """The train steps, compiled as far as the text of their programs."""
-    experiment = build(key.config)
-    state = jax.eval_shape(experiment.init_state)
-    phases = range(len(experiment.phases))
-    lower = [experiment.dispatch(p).lower for p in phases]
-    return "\n".join(low(state, experiment.train_data).as_text() for low in lower)
+def built(key: Key):
+    return build(key.config)
+
+
+def program(jitted, *arguments) -> tuple:
+    """What it computes: a text without what nothing depends on, and its constants."""
+    jaxpr = jitted.trace(*arguments).jaxpr
+    used, _ = dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.out_avals))
+    return str(used), *(np.asarray(const).tobytes() for const in jaxpr.consts)
 
 
 @functools.cache
-def inference_of(key: Key) -> str:
+def state_of(key: Key):
+    """The shapes of all that is trained and remembered."""
+    return jax.eval_shape(built(key).init_state)
+
+
+@functools.cache
+def step_of(key: Key) -> list[tuple]:
+    """The train steps of all phases."""
+    experiment, state = built(key), state_of(key)
+    steps = [experiment.dispatch(p) for p in range(len(experiment.phases))]
+    return [program(step, state, experiment.train_data) for step in steps]
+
+
+@functools.cache
+def inference_of(key: Key) -> tuple:
     """The program that answers."""
-    experiment = build(key.config)
+    experiment = built(key)
     rows = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),
         experiment.task.example.x,
@@ -96,19 +118,19 @@ def inference_of(key: Key) -> str:
     answer = solver(experiment, experiment.task.train)
     params = jax.eval_shape(experiment.energy.init, jax.random.key(0))
     index = jax.ShapeDtypeStruct((1,), np.int32)
-    return answer.lower(params, rows, index).as_text()
+    return program(answer, params, rows, index)
 
 
 def frame_of(key: Key) -> tuple:
     """What is around the programs."""
-    e = build(key.config)
+    e = built(key)
     sizes = [str(source.example) for source in e.task.splits.values()]
     return e.seeds, e.periods, e.phases, e.evaluation, e.inference.restarts, sizes
 
 
 def data_of(key: Key) -> list[bytes]:
     """The finite sets."""
-    task = build(key.config).task
+    task = built(key).task
     sets = [source.data for source in (task.train, *task.splits.values())]
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(sets)]
 
@@ -123,7 +145,7 @@ def changed(given, field):
     for value in fields.others(spec, values[field]):
         try:
             after = fields.nest(fields.replace(make_experiment, values, {field: value}))
-            build(after)
+            built(key_of(after))
         except UserError:
             continue
         return before, after
@@ -145,7 +167,7 @@ def test_the_cases_cover_every_field_of_what_any_config_chooses():
 def test_a_field_changes_the_run(case):
     given, field = CASES[case]
     first, second = map(key_of, changed(given, field))
-    group, parts = field.split(".")[0], [step_of, inference_of]
+    group, parts = field.split(".")[0], [state_of, step_of, inference_of]
     if group == "eval":  # what it is likely to change, first
         parts.reverse()
     if group in ("data", "seed", "eval", "train", "task"):
@@ -240,20 +262,26 @@ INVERSIONS = [
 ]
 
 
-def steps_of(config, count):
-    """The parameters after the first steps of the last phase, and those before."""
+def two_steps_of(config):
+    """The parameters after two steps of the last phase, and those before."""
     experiment = build(config)
-    steps = jax.jit(training.repeat(experiment.step_fns[-1], count))
+    step, data = experiment.step_fns[-1], experiment.train_data
+
+    @jax.jit
+    def params_after(state):
+        both = jax.lax.fori_loop(0, 2, lambda _, state: step(state, data)[0], state)
+        return both.params
+
     first = experiment.init_state()
-    return steps(first, experiment.train_data)[0].params, first.params
+    return params_after(first), first.params
 
 
 def second_update(name: str):
     """Of the second step (the buffer is filled) at full weight, flat."""
     shared = {"train__beta1": 0.0, "train__beta2": 0.5}
     warm = {} if name == "none" else {"loss__warmup": 0}
-    last, first = steps_of(tiny.get_config(name, **shared, **warm), 2)
-    updates = jax.tree.map(lambda a, b: a - b, last, first)
+    last, first = two_steps_of(tiny.get_config(name, **shared, **warm))
+    updates = jax.tree.map(lambda a, b: np.asarray(a) - b, last, first)
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(updates)])
 
 
@@ -276,10 +304,10 @@ def test_one_bucket_a_level_and_more_than_that_is_the_same_run():
     """16 buckets over 10 levels leave 6 empty: same starts, same parameters."""
     results = []
     for buckets in (10, 16):
-        config = tiny.get_config(
-            "cd_full", replay__conditional=False, replay__num_buckets=buckets
-        )
-        results.append(steps_of(config, 2)[0])
+        fields = {"conditional": False, "num_buckets": buckets}
+        fields = {f"replay__{name}": value for name, value in fields.items()}
+        config = tiny.get_config("cd_full", objectives=("contrast",), **fields)
+        results.append(two_steps_of(config)[0])
     chex.assert_trees_all_equal(*results)
 
 
