@@ -1,6 +1,7 @@
 """A run on disk: complete, resumable bit for bit, and the same however it is scored."""
 
 import json
+import shutil
 
 import chex
 import jax
@@ -56,7 +57,7 @@ def test_three_steps_and_three_more_are_six_steps_bit_for_bit(finished, tmp_path
         train(stop_at(4, config), tmp_path)
     assert not (tmp_path / "result.json").exists()
     assert int(last_state(tmp_path, config).step) == 4
-    resumed = train(config, tmp_path)
+    resumed = train(config, tmp_path, report=False)
     chex.assert_trees_all_equal(resumed, state)
     undisturbed, rows = read_rows(directory), read_rows(tmp_path)
     for row in (*undisturbed, *rows):
@@ -65,12 +66,13 @@ def test_three_steps_and_three_more_are_six_steps_bit_for_bit(finished, tmp_path
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, tmp_path, capsys):
-    config = config_of(6)
-    train(config, tmp_path)
+    directory, config, state = finished
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
     damage(tmp_path / "checkpoints" / "6")
     assert int(last_state(tmp_path, config).step) == 3
     assert "checkpoint 6 cannot be read" in capsys.readouterr().out
-    chex.assert_trees_all_equal(train(config, tmp_path), finished[2])
+    resumed = train(config, tmp_path, report=False)
+    chex.assert_trees_all_equal(resumed, state)
     for step in ("3", "6"):
         damage(tmp_path / "checkpoints" / step)
     with pytest.raises(UserError, match="damaged"):
@@ -117,14 +119,20 @@ def test_a_directory_with_other_files_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.fixture(scope="module")
+def scoring(finished):
+    """(scorer of the finished run, its parameters), as read from disk."""
+    model = trained.load(finished[0])
+    return Scorer(model.experiment), model.params
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 64])
-def test_a_score_does_not_depend_on_the_evaluation_batch(finished, batch_size):
+def test_a_score_does_not_depend_on_the_evaluation_batch(finished, scoring, batch_size):
     directory, _, _ = finished
-    model = trained.load(directory)
     expected = json.loads((directory / "result.json").read_text())["metrics"]
-    evaluation = model.experiment.evaluation._replace(batch_size=batch_size)
-    experiment = model.experiment._replace(evaluation=evaluation)
-    metrics = Scorer(experiment).score(model.params, 16)
+    scorer, params = scoring  # no program of it knows the size
+    scorer.evaluation = scorer.evaluation._replace(batch_size=batch_size)
+    metrics = scorer.score(params, 16)
     for name, value in metrics.items():
         assert value == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
 
