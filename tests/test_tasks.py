@@ -93,7 +93,7 @@ def test_examples_are_set_by_their_keys(row):
     assert len(np.unique(rows, axis=0)) == 16
     # A row does not depend on its batch.
     keys = jax.random.split(jax.random.key(0), 8)
-    alone_x, alone_y = source.draw(source.data, keys[3])
+    alone_x, alone_y = toys.jit(source.draw)(source.data, keys[3])
     np.testing.assert_allclose(alone_x, x[3], rtol=1e-5, atol=1e-6)
     scale = np.max(np.abs(y[3]))
     np.testing.assert_allclose(alone_y, y[3], atol=row.tolerance * scale)
@@ -126,7 +126,7 @@ def test_every_solver_equals_its_oracle_in_float64(row):
     x, _ = _examples(task.train, count=16)
     for name, solve in task.solvers.items():
         with jax.enable_x64(True):
-            y = jax.vmap(solve)(jnp.asarray(x))
+            y = toys.jit(jax.vmap(solve))(jnp.asarray(x))
         assert y.shape == (16, *task.example.y.shape)
         np.testing.assert_allclose(y, row.solvers[name](x), rtol=1e-8, atol=1e-9)
 
@@ -243,9 +243,8 @@ def test_the_harder_inverses_are_larger():
 
 def test_newton_schulz_converges_to_the_inverse():
     a, inverses = _matrices(inverse.make_inverse(n=5).train, 5, 16)
-    y = jax.vmap(lambda x: inverse.newton_schulz(x, num_steps=30))(
-        jnp.float32(a.reshape(16, -1))
-    )
+    solve = toys.jit(jax.vmap(lambda x: inverse.newton_schulz(x, num_steps=30)))
+    y = solve(jnp.float32(a.reshape(16, -1)))
     scale = np.max(np.abs(inverses))
     np.testing.assert_allclose(y, inverses.reshape(16, -1), atol=1e-4 * scale)
 
