@@ -153,9 +153,9 @@ def test_systems_that_differ_are_refused():
 
 
 def test_inputs_have_a_gradient_of_unit_size():
-    inputs = systems.make_inputs(make_flags(None, "--batch_size=64"))
+    inputs = systems.make_inputs(make_flags())
     grad = jax.vmap(jax.grad(inputs.energy.apply, argnums=2), (None, 0, 0, 0))
-    value = grad(inputs.params, inputs.x, inputs.y, inputs.t)
+    value = jax.jit(grad)(inputs.params, inputs.x, inputs.y, inputs.t)
     np.testing.assert_allclose(jnp.mean(value**2), 1.0, rtol=1e-4)
 
 
@@ -169,7 +169,7 @@ def test_released_descent_is_ours():
         options = {"step_size": h, "num_steps": num_steps, "bounds": bounds}
         return descent.minimize(energy_fn, y, **options)[0]
 
-    mine = jax.vmap(one)(inputs.x, inputs.y, inputs.t)
+    mine = jax.jit(jax.vmap(one))(inputs.x, inputs.y, inputs.t)
     x, y, t = (torch.tensor(inputs.numpy()[name]) for name in ("x", "y", "t"))
     theirs = torch_baseline.descent(
         torch_baseline.Grad(model),

@@ -1,5 +1,6 @@
 """Closed loop: steps along edges, as many as are needed, a plan for each."""
 
+import jax
 import networkx as nx
 import numpy as np
 
@@ -66,7 +67,7 @@ def test_every_step_is_an_edge_and_planned_where_the_walker_is():
 
 def test_an_untrained_energy_has_a_share_between_0_and_1():
     experiment = build(tiny.get_config("path"))
-    params = experiment.init_state().params.energy
+    params = jax.jit(experiment.energy.init)(jax.random.key(0))
     model = Trained(experiment, None, params, 0, 0)
     found = closed_loop.figures(model, 8)
     assert set(found) == set(experiment.task.splits)
