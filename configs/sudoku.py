@@ -18,6 +18,7 @@ VALUES = {
     "data.num_puzzles": 20_000,
     "data.num_held_out": 2_048,
     "energy.name": "board",
+    "energy.steady": True,
     "diffusion.num_levels": 4,
     "objectives": ("proposal",),
     "proposal.error": "categorical",

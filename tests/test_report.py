@@ -469,7 +469,7 @@ def test_each_phase_is_traced_once_and_the_page_is_there_at_the_end(
     seen.clear()
     with pytest.MonkeyPatch.context() as patch:
         whole = loop.train_and_evaluate
-        patch.setattr("tests.runs.train_and_evaluate", lambda *a: whole(*a, 1e9))
+        patch.setattr(loop, "train_and_evaluate", lambda *a: whole(*a, 1e9))
         train(config, tmp_path)
     assert seen == once
     assert "<h2>Figures" in (tmp_path / "report.html").read_text()
