@@ -129,9 +129,14 @@ def jit(steps: Callable, mesh: Mesh, placed: TrainState) -> Callable:
 
 
 def share_out(fn: Callable) -> Callable:
-    """(whole, rows) -> rows, each of all devices with an equal share of the rows.
+    """`fn` of which each of all devices computes an equal share of the rows.
 
-    `whole` has to be on every device, as is the result. To be traced.
+    Args:
+      fn: (whole, rows) -> what it computes of rows, leaves [N, ...] as those of rows.
+
+    Returns:
+      The same function, to be traced. `whole` has to be on every device, N a multiple
+      of their number; the result is whole on every device.
     """
     mesh = mesh_of(jax.devices())
     if mesh is None:

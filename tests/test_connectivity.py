@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from ired_jax import boxes, diffusion
+from ired_jax import diffusion
 from ired_jax.energies import closure
 from ired_jax.tasks import connectivity
 from tests import toys
@@ -57,15 +57,7 @@ def test_the_majority_class_is_as_large_as_in_the_published_data(split, share):
 
 def test_the_diagonal_and_the_edges_are_known_and_nothing_else():
     x, y = examples()
-    box_of = connectivity.make_connectivity().train.box
-
-    @toys.jit
-    @jax.vmap
-    def in_box(graph, truth):
-        box = box_of(graph)
-        return boxes.free(box, truth), boxes.inside(box, truth), boxes.hold(box, -truth)
-
-    free, inside, held = map(np.asarray, in_box(x, y))
+    free, inside, held, _ = toys.in_box(connectivity.make_connectivity().train, x, y)
     np.testing.assert_array_equal(free, (x == 0) & ~np.eye(12, dtype=bool))
     assert inside.all()
     np.testing.assert_array_equal(held[~free], 1)

@@ -25,7 +25,8 @@ from tests.runs import EVERY_STEP, last_state, stop_at, train
 
 # Together every task and every objective, with rings and filter, whole and in parts.
 CONFIGS = {
-    "addition": {"objectives": ("denoising", "unrolled")},
+    "addition": {},
+    "addition unrolled": {"objectives": ("unrolled",)},
     "completion": {},
     "connectivity": {},
     "path": {},
@@ -105,17 +106,19 @@ def toy(num_rows, block_rows):
 
 
 def answers():
-    """Figures of answers, and how many of 16 rows each device computes."""
-    experiment, shares = experiment_of("cd_full"), []
+    """Figures of 16 answers, and how many of their 8 blocks each device solves."""
+    config = tiny.get_config("cd_full", eval__block=2, eval__batch_size=16)
+    experiment, share_out, shares = build(config), devices.share_out, set()
     params = devices.everywhere(experiment.energy.init(jax.random.key(0)))
 
-    def count(whole, rows):
-        shares.append(len(rows))
-        return whole * rows
+    def watched(fn):
+        def counted(whole, rows):
+            shares.add(len(jax.tree.leaves(rows)[0]))
+            return fn(whole, rows)
 
-    rows = jax.jit(devices.share_out(count))(devices.everywhere(2), jnp.arange(16))
-    assert rows.is_fully_replicated
-    assert np.array_equal(rows, 2 * np.arange(16))
+        return share_out(counted)
+
+    devices.share_out = watched  # in a process of its own
     return Scorer(experiment).score(params, 16), shares
 
 
@@ -164,7 +167,7 @@ def test_answers_are_shared_out_and_are_the_same():
     (one, all_rows), (eight, shares) = (
         simulated.result_of(simulated.start(answers, count=n)) for n in (1, 8)
     )
-    assert (all_rows, shares) == ([16], [2])
+    assert (all_rows, shares) == ({8}, {1})
     chex.assert_trees_all_close(one, eight, rtol=1e-5)
 
 
@@ -326,6 +329,13 @@ MUTANTS = [
             '(OF_ALL, OF_DEVICE), "out_specs": OF_DEVICE',
             '(OF_ALL,) * 2, "out_specs": OF_ALL',
         ),
+        test_answers_are_shared_out_and_are_the_same,
+    ),
+    Mutant(
+        "devices",
+        "the solver shares out nothing",
+        "experiments.score.solver",
+        one("    @devices.share_out\n", ""),
         test_answers_are_shared_out_and_are_the_same,
     ),
     Mutant(

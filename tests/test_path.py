@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from ired_jax import boxes, diffusion
+from ired_jax import diffusion
 from ired_jax.energies import route
 from ired_jax.tasks import path
 from tests import toys
@@ -90,15 +90,7 @@ def test_of_equally_short_paths_each_is_drawn():
 
 def test_the_first_row_is_known_and_no_other():
     x, y = examples()
-    box_of = path.make_path().train.box
-
-    @toys.jit
-    @jax.vmap
-    def in_box(x, y):
-        box = box_of(x)
-        return boxes.free(box, y), boxes.inside(box, y), boxes.hold(box, -y)
-
-    free, inside, held = map(np.asarray, in_box(x, y))
+    free, inside, held, _ = toys.in_box(path.make_path().train, x, y)
     assert not free[:, 0].any()
     assert free[:, 1:].all()
     assert inside.all()

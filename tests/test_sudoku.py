@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from experiments.data.sudoku_classes import fingerprints
-from ired_jax import boxes
 from ired_jax.tasks import sudoku
 from tests import boards_of, toys
 from tests.mutants import Mutant, one
@@ -54,15 +53,7 @@ def test_every_row_of_a_finite_set_is_seen_as_it_stands_and_drawn():
 
 def test_all_nine_elements_of_a_given_cell_are_known_and_no_others():
     x, y = boards_of.examples()
-
-    @toys.jit
-    @jax.vmap
-    def in_box(puzzle, truth):
-        box = _task().train.box(puzzle)
-        held, count = boxes.hold(box, 0 * truth), boxes.count_free(box, truth)
-        return boxes.free(box, truth), boxes.inside(box, truth), held, count
-
-    free, inside, held, count = map(np.asarray, in_box(x, y))
+    free, inside, held, count = toys.in_box(_task().train, x, y)
     np.testing.assert_array_equal(free, np.repeat((x == 0)[..., None], 9, -1))
     assert inside.all()
     np.testing.assert_array_equal(held[~free], y[~free])

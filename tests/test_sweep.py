@@ -415,6 +415,17 @@ def test_a_sweep_that_does_not_fit_starts_nothing(monkeypatch, tmp_path):
     assert set(fake.states().values()) == {"done"}
 
 
+def test_a_sweep_that_says_no_hours_may_take_a_day(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path)
+    fake.file.write_text(fake.file.read_text().replace(", hours=1.0", ""))
+    half = Cost(1, 13 * 3600.0)
+    monkeypatch.setattr(
+        estimate, "in_child", lambda planned: (dict.fromkeys(planned, half), 2**30)
+    )
+    with pytest.raises(UserError, match="hours=24: the steps alone take 1 d 2 h"):
+        fake.run(estimates=True)
+
+
 def tiny_points(**points_of):
     """{name: every field} of a small config with other fields."""
     return {
@@ -623,6 +634,13 @@ MUTANTS = [
         "max(seconds) if is_shared",
         test_what_does_not_fit_into_memory_or_time_is_refused,
         **limits(0),
+    ),
+    mutant(
+        "a sweep that says no hours may take any",
+        "configs.sweeps.base",
+        "hours: float | None = 24.0",
+        "hours: float | None = None",
+        test_a_sweep_that_says_no_hours_may_take_a_day,
     ),
     mutant(
         "the hours of a sweep are not looked at",

@@ -4,9 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from ired_jax import diffusion, losses, training
+from ired_jax import boxes, diffusion, losses, training
 from ired_jax.negatives.base import make_units
 from ired_jax.negatives.langevin import Chain, make_langevin
 from ired_jax.objectives.base import Context, Parameters
@@ -24,6 +25,21 @@ BOUNDS = 2.0
 # LLVM's passes are most of the time of a small compilation, and nothing is timed here.
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = partial(jax.jit, compiler_options=FAST)
+
+
+def in_box(source, x, y):
+    """NumPy: which elements of y [N, ...] are free, whether they are in the box [N],
+    -y with what is known put back, and how many are free [N].
+    """
+
+    @jit
+    @jax.vmap
+    def of_row(x, y):
+        box = source.box(x)
+        held, count = boxes.hold(box, -y), boxes.count_free(box, y)
+        return boxes.free(box, y), boxes.inside(box, y), held, count
+
+    return map(np.asarray, of_row(x, y))
 
 
 def schedule():

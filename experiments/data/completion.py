@@ -137,7 +137,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="matrices of each set")
     parser.add_argument("--sweeps", type=int, default=400, help="of each chain")
     parser.add_argument("--seed", type=int, default=0, help="of the chains")
-    parser.add_argument("--splits", nargs="+", choices=SETS, default=tuple(SETS))
+    parser.add_argument(
+        "--splits", nargs="+", choices=SETS, default=tuple(SETS), help="which sets"
+    )
     given = parser.parse_args()
     for split in given.splits:
         scale = SETS[split]

@@ -48,16 +48,11 @@ def load(
     seed = experiment.seeds[0] if seed is None else seed
     if seed not in experiment.seeds:
         raise UserError(f"--seed={seed}: {directory} has {experiment.seeds}")
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(experiment.init_state).ema_params.energy,
-    )
+    like = experiment.abstract_state.ema_params.energy
     with Checkpoints(Path(directory), experiment.task, read_only=True) as checkpoints:
         step, params = checkpoints.restore_ema(like, checkpoint)
     params = experiment.of_seed(params, experiment.seeds.index(seed))
-    params = devices.everywhere(params)
-    return Trained(experiment, config, params, step, seed)
+    return Trained(experiment, config, devices.everywhere(params), step, seed)
 
 
 def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:

@@ -7,10 +7,9 @@ the means over its row, its column, its block and the digits of its cell, and no
 knows which row, column or digit it is in. So E(g x, g y) = E(x, y) for every symmetry g
 of the game. Its few layers are applied again and again, `rounds` times, with the answer
 so far as an input; hard boards need rounds rather than width. FiLM tells the level. A
-state that only adds up grows with the rounds, to sizes that no training has seen, and
-may lose what was found; a `steady` one does not.
-Where F does not depend on y the denoised answer is F itself; givens are put in for y,
-so there is no gradient at them.
+state that only adds up grows with the rounds, to sizes that no training has seen; a
+`steady` one has unit size after each. Where F does not depend on y the denoised answer
+is F itself; givens are put in for y, so there is no gradient at them.
 
 Source: this project; means over units as in Palm et al., arXiv 1711.08028.
 """
