@@ -51,7 +51,7 @@ class Energy(NamedTuple):
     of y's, the last of them F.
 
     How it is used to answer, each optional: `answering`, the energy that does, of the
-    same parameters; `rounds`, how often its network is applied; `denoise`,
+    same parameters; `rounds`, how often its network is applied, by level; `denoise`,
     (params, x, y, t) -> y_0, else by the gradient; `score`, (params, x, y_0) -> (),
     what answers to one x are ranked by, the least first, else
     E(x, a_0 y_0, 0).
@@ -62,7 +62,7 @@ class Energy(NamedTuple):
     bind: Callable[[Params, Tree, Array], EnergyFn] | None = None
     propose: Callable[[Params, Tree, Tree, Array], Tree] | None = None
     answering: "Energy | None" = None
-    rounds: int = 0
+    rounds: tuple[int, ...] = ()
     denoise: Callable[[Params, Tree, Tree, Array], Tree] | None = None
     score: Callable[[Params, Tree, Tree], Array] | None = None
 

@@ -177,6 +177,21 @@ def test_answers_are_ranked_by_doubt_where_that_is_asked():
     np.testing.assert_allclose(answer, [1.0, *2 * [0.8 * np.tanh(2)]], rtol=1e-6)
 
 
+def test_an_answer_begins_with_rounds_of_its_own():
+    deeper = _energy(Answering(rounds=2, first_rounds=5)).answering
+    assert deeper.rounds == (2, 2, 2, 5)
+    x, y = jnp.float32([1.0, 0.5, -0.3]), jnp.float32([7.0, 0.1, 0.2])
+    both = toys.jit(
+        lambda t: (deeper(PARAMS, x, y, t), deeper.denoise(PARAMS, x, y, t))
+    )
+    for t, rounds in enumerate(deeper.rounds):
+        value, answer = both(np.int32(t))
+        aim = 0.8 * np.tanh(rounds * np.float64(x[1:]))
+        np.testing.assert_allclose(answer, [1.0, *aim], rtol=1e-6)
+        gap = y[1:] - A[t] * aim
+        np.testing.assert_allclose(value, np.sum(gap**2) / (2 * S[t]), rtol=1e-5)
+
+
 def test_the_gradient_of_an_energy_around_a_constant_denoises_to_it():
     energy, x = _energy(), jnp.float32([1.0, -1.0, 1.0])
     y = boxes.hold(boxes.scale(box(x), SCHEDULE.a[2]), jnp.float32([0.0, 0.3, 2.0]))
@@ -187,6 +202,13 @@ def test_the_gradient_of_an_energy_around_a_constant_denoises_to_it():
 
 
 MUTANTS = [
+    Mutant(
+        "proposal",
+        "the sharpest level has the rounds of the first one of an answer",
+        "ired_jax.energies.aimed",
+        one("jax.lax.cond(t == last,", "jax.lax.cond(t == 0,"),
+        test_an_answer_begins_with_rounds_of_its_own,
+    ),
     Mutant(
         "proposal",
         "the last round alone is trained",
@@ -222,7 +244,7 @@ MUTANTS = [
         "proposal",
         "inference denoises by the first round",
         "ired_jax.energies.aimed",
-        one("lambda leaf: leaf[-1], shown", "lambda leaf: leaf[0], shown"),
+        one("denoise=aim", "denoise=lambda *at: deeper.propose(*at)[0]"),
         test_answers_are_ranked_by_doubt_where_that_is_asked,
     ),
 ]

@@ -74,17 +74,17 @@ def evaluations(experiment: Experiment) -> int:
     if energy is None:
         raise UserError("energy.name: has no rounds to count")
     how, search = experiment.inference, experiment.search
-    levels = experiment.schedule.num_levels
+    rounds = sum(energy.rounds)
     if search is not None:
-        levels += search.moves * (search.level + 1)
+        rounds += search.moves * sum(energy.rounds[: search.level + 1])
     start = 1 if energy.denoise is not None else GRADIENT
-    return levels * energy.rounds * (start + GRADIENT * how.num_steps)
+    return rounds * (start + GRADIENT * how.num_steps)
 
 
 def ranking(experiment: Experiment) -> int:
     """Rounds of the network that it takes to rank an answer: none by its doubt."""
     energy = experiment.energy.answering
-    return 0 if energy is None or energy.score is not None else energy.rounds
+    return 0 if energy is None or energy.score is not None else energy.rounds[0]
 
 
 def cost(experiment: Experiment, restarts: int) -> int:

@@ -57,6 +57,15 @@ class Answering(NamedTuple):
             group="eval",
         ),
     ] = 0
+    first_rounds: Annotated[
+        int,
+        Field(
+            "of it at the level that an answer begins at; 0: as at the others",
+            at_least=0,
+            at_most=1_000_000,
+            group="eval",
+        ),
+    ] = 0
     denoise: Annotated[
         str,
         Field(
@@ -101,33 +110,52 @@ def around(
     if rounds < 1:
         raise ValueError(f"energy.rounds={rounds}: must be at least 1")
 
-    def propose(params: Params, x: Tree, y: Tree, t: Array) -> Tree:
+    num_levels = schedule.num_levels
+    energy, _ = _around(schedule, box, init, answers, (rounds,) * num_levels)
+    if answering is None:
+        return energy
+    deep = answering.rounds or rounds
+    by_level = (deep,) * (num_levels - 1) + (answering.first_rounds or deep,)
+    deeper, aim = _around(schedule, box, init, answers, by_level)
+    if answering.denoise == "proposal":
+        deeper = deeper._replace(denoise=aim)
+    if answering.choose == "doubt":
+        deeper = deeper._replace(score=_doubt)
+    return energy._replace(answering=deeper)
+
+
+def _around(
+    schedule: Schedule,
+    box: Callable[[Tree], Box] | None,
+    init: Callable[[Array], Params],
+    answers: Rounds,
+    rounds: tuple[int, ...],
+) -> tuple[Energy, Callable[[Params, Tree, Tree, Array], Tree]]:
+    """The energy with so many rounds by level, the same below level T-1; and its F."""
+    first, others, last = rounds[-1], rounds[0], schedule.num_levels - 1
+
+    def propose(params: Params, x: Tree, y: Tree, t: Array, rounds=others) -> Tree:
         bounds = box(x) if box else None
         found = answers(params, x, boxes.still(bounds, y), t, rounds)
         return jax.vmap(lambda answer: boxes.hold(bounds, answer))(found)
 
+    def aim(params: Params, x: Tree, y: Tree, t: Array) -> Tree:
+        def after(rounds: int) -> Tree:
+            found = propose(params, x, y, t, rounds)
+            return jax.tree.map(lambda leaf: leaf[-1], found)
+
+        if first == others:
+            return after(others)
+        return jax.lax.cond(t == last, lambda: after(first), lambda: after(others))
+
     def apply(params: Params, x: Tree, y: Tree, t: Array) -> Array:
         chex.assert_rank(t, 0)
-        answer = jax.tree.map(lambda leaf: leaf[-1], propose(params, x, y, t))
+        answer = aim(params, x, y, t)
         gap = jax.tree.map(lambda y, aim: y - schedule.a[t] * aim, y, answer)
         gap = boxes.still(box(x) if box else None, gap)
         return trees.total(trees.squares(gap)) / (2 * schedule.temperature[t])
 
-    energy = Energy(init, apply, propose=propose, rounds=rounds)
-    if answering is None:
-        return energy
-    deeper = around(schedule, box, init, answers, answering.rounds or rounds)
-    shown = deeper.propose
-    assert shown is not None
-
-    def denoise(params: Params, x: Tree, y: Tree, t: Array) -> Tree:
-        return jax.tree.map(lambda leaf: leaf[-1], shown(params, x, y, t))
-
-    if answering.denoise == "proposal":
-        deeper = deeper._replace(denoise=denoise)
-    if answering.choose == "doubt":
-        deeper = deeper._replace(score=_doubt)
-    return energy._replace(answering=deeper)
+    return Energy(init, apply, propose=propose, rounds=rounds), aim
 
 
 def _doubt(params: Params, x: Tree, y0: Tree) -> Array:
