@@ -149,8 +149,10 @@ def _net(values: Fields, own: Fields) -> Fields:
     full = fields.resolve(make_experiment, values)
     if "eval.rounds" not in full:
         return values
-    rounds = full["eval.rounds"] or full["energy.rounds"]
-    changes = NET | {"eval.rounds": rounds * full["diffusion.num_levels"]}
+    others = full["eval.rounds"] or full["energy.rounds"]
+    first = full["eval.first_rounds"] or others
+    rounds = first + others * (full["diffusion.num_levels"] - 1)
+    changes = NET | {"eval.rounds": rounds, "eval.first_rounds": 0}
     return _set(values, {**changes, **own})
 
 

@@ -6,7 +6,8 @@
         --config.eval.restarts=16
 
 Four levels; the proposal is trained after each of six rounds, at noised truths, at
-noise alone and at its own answers. Twelve rounds a level at inference.
+noise alone and at its own answers. Twelve rounds a level at inference; :cpu spends less
+on training and more on an answer, 384 rounds at its first level, which gains more.
 """
 
 from ml_collections import ConfigDict
@@ -35,11 +36,13 @@ VALUES = {
     "eval.block": 32,
 }
 CPU = {
-    "train.num_steps": 4_000,
+    "train.num_steps": 1_000,
     "train.batch_size": 32,
     "train.log_every": 50,
-    "train.eval_every": 200,
-    "eval.num_examples": 512,
+    "train.eval_every": 500,
+    "eval.first_rounds": 384,
+    "eval.num_examples": 256,
+    "eval.num_examples_running": 32,
 }
 SMOKE = {
     "data.num_puzzles": 64,

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import judge
-from experiments.build import build
+from experiments import configuration, judge
+from experiments.build import build, resolve
 from experiments.errors import UserError
 from experiments.score import verdict
 from experiments.score.trained import Trained
@@ -71,6 +71,15 @@ def test_figures_of_several_seeds_are_means_with_the_error_over_seeds():
 def test_an_answer_costs_levels_times_rounds_and_a_gradient_three(name, changes, count):
     config = tiny.get_config(name, eval__num_steps=0, **changes)
     assert verdict.evaluations(build(config)) == count
+
+
+def test_the_net_has_as_many_rounds_in_one_as_the_energy_in_all_levels():
+    configs = ("configs/sudoku.py:cpu", "configs/sudoku.py:cpu,net")
+    energy, net = (resolve(configuration.load(config)) for config in configs)
+    assert energy["eval.first_rounds"] > energy["eval.rounds"] == 12
+    assert net["eval.rounds"] == energy["eval.first_rounds"] + 3 * 12
+    assert net["eval.first_rounds"] == 0
+    assert net["diffusion.num_levels"] == 1
 
 
 @pytest.mark.parametrize(
@@ -197,6 +206,13 @@ MUTANTS = [
         one('"same x": statistics.summary(statistics.auroc(energy, right))',
             '"same x": statistics.summary(statistics.auroc(-energy, right))'),
         test_the_auroc_is_of_pairs_within_a_row_and_of_all_pairs,
+    ),
+    Mutant(
+        "judge",
+        "the net has the rounds of one level",
+        "configs.base",
+        one("rounds = first + others * (", "rounds = first + 0 * ("),
+        test_the_net_has_as_many_rounds_in_one_as_the_energy_in_all_levels,
     ),
     Mutant(
         "judge",

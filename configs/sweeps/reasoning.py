@@ -4,11 +4,13 @@
 
 Sudoku, eight paired seeds, equal time: steps in the ratio of the seconds that a step
 took on an H200, eight seeds of 32 boards together (docs/results/sudoku.json). Primary
-outcome: `hard/boards`, one answer of 48 rounds, against `own`; corrected by Holm.
+outcome: `hard/boards`, one answer of 48 rounds, against `own`; corrected by Holm. The
+short schedules are for many rounds: `judge --rounds`, and `eval.first_rounds` of 384.
 """
 
 from configs.sweeps.base import Sweep
 
+NET = {"presets": "net", "eval.rounds": 48}
 GRADIENT = {"eval.denoise": "gradient"}
 WRONG = {"loss.contrastive": "logistic", "negatives.strategy": "corrupted"}
 SHAPED = {"objectives": ("proposal", "contrast")}
@@ -23,7 +25,9 @@ POINTS = {
     # The network inside proposes, on its own answers too: the recommended training.
     "own": (4_000, {}),
     "no_own": (5_200, {"proposal.own_share": 0.0}),
-    "net": (5_040, {"presets": "net"}),
+    "net": (5_040, NET),
+    "short": (1_000, {}),
+    "short_net": (1_260, NET),
     # Contrastive shaping beside it: wrong digits, at the sharpest level or at all, and
     # the model's own answers.
     "wrong": (2_000, {**SHAPED, **WRONG, "negatives.level_high": 0.0}),
@@ -46,8 +50,9 @@ POINTS = {
 
 def get_sweep() -> Sweep:
     points = {
-        name: {**fields, "train.num_steps": steps, "train.eval_every": steps // 8}
+        name: {**fields, "train.num_steps": steps, "train.eval_every": steps // 80 * 10}
         for name, (steps, fields) in POINTS.items()
     }
     shared = {"seed": 10, "eval.num_examples_running": 512, "train.log_every": 10}
+    shared["eval.first_rounds"] = 0  # the same at all levels
     return Sweep("configs/sudoku.py:cpu", points, shared, seeds=8)

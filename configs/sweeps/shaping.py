@@ -21,7 +21,7 @@ SHARED = {
     "seed": 10,
     "train.num_steps": 400,
     "train.eval_every": 10_000,
-    "eval.num_examples": 256,
+    "eval.first_rounds": 0,
 }
 
 
