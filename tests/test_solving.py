@@ -23,10 +23,11 @@ STEPS = 3
 def _solver(answer_of, calls=None):
     """As `experiments.score.solver`: answer_of(index, restart) -> (y, energy)."""
 
-    def solver(params, x, index, restart=0):
+    def solver(params, x, index, restarts=0):
+        pairs = [*zip(index, np.broadcast_to(restarts, len(index)), strict=True)]
         if calls is not None:
-            calls.append((restart, np.array(index)))
-        rows = [answer_of(int(i), int(restart)) for i in index]
+            calls.append([(int(restart), int(i)) for i, restart in pairs])
+        rows = [answer_of(int(i), int(restart)) for i, restart in pairs]
         y, energy = (np.array(part, np.float32) for part in zip(*rows, strict=True))
         steps = np.full((len(index), 1), STEPS)
         energies, answers = energy[:, None], y[:, None]
@@ -50,9 +51,10 @@ def test_only_rows_that_are_not_right_are_started_again():
     y, energy, steps = until_right(
         *(_solver(answer_of, calls), None, x, np.arange(5), range(4)),
         lambda x, y: bool(y[0]),
+        block=5,
     )
-    went_on = [set(index.tolist()) for _, index in calls]
-    assert went_on == [{0, 1, 2, 3, 4}, {1, 2, 3, 4}, {1, 3, 4}, {3}]
+    went_on = [[i for _, i in call] for call in calls]
+    assert list(map(set, went_on)) == [{0, 1, 2, 3, 4}, {1, 2, 3, 4}, {1, 3, 4}, {3}]
     # A right answer counts whatever its energy, else the lowest energy does.
     np.testing.assert_array_equal(y, [[1, 0], [1, 2], [1, 1], [0, 3], [1, 2]])
     np.testing.assert_array_equal(energy, [10, 8, 9, -3, 8])
@@ -80,8 +82,24 @@ def test_rows_that_become_fewer_are_solved_in_blocks_of_one_size(monkeypatch):
         block=4,
     )
     np.testing.assert_array_equal(y[:, 0], np.arange(count))
-    assert {len(index) for _, index in calls} == {4}
-    assert [restart for restart, _ in calls] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert {len(call) for call in calls} == {4}
+    assert [call[0][0] for call in calls] == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_places_that_rows_leave_in_a_block_are_for_further_restarts():
+    calls = []
+    y, energy, steps = until_right(
+        _solver(lambda i, restart: ([i, restart], -float(restart)), calls),
+        *(None, np.zeros((2, 1)), np.array([5, 8]), range(7)),
+        lambda x, y: y.tolist() == [5, 1],
+        block=6,
+    )
+    first = [(restart, i) for restart in range(3) for i in (5, 8)]
+    assert calls == [first, [(restart, 8) for restart in (3, 4, 5, 6, 6, 6)]]
+    # What came after the right one, at once with it, does not count.
+    np.testing.assert_array_equal(y, [[5, 1], [8, 6]])
+    np.testing.assert_array_equal(energy, [-1, -6])
+    np.testing.assert_array_equal(steps, [2 * STEPS, 7 * STEPS])
 
 
 # --- the command ---------------------------------------------------------------------
@@ -255,28 +273,31 @@ MUTANTS = [
         "solve",
         "rows that are right are started again",
         "experiments.score.restarts",
-        one("        going = going[~is_good]\n", ""),
+        one("is_going[row] = not is_right_now", "pass"),
         test_only_rows_that_are_not_right_are_started_again,
     ),
     Mutant(
         "solve",
         "a right answer of higher energy is thrown away",
         "experiments.score.restarts",
-        one("is_better = is_good | (new", "is_better = (new"),
+        one("if is_right_now or new <", "if new <"),
         test_only_rows_that_are_not_right_are_started_again,
     ),
     Mutant(
         "solve",
         "rows are numbered by their place among those that go on",
         "experiments.score.restarts",
-        one("index[block], [restart]", "index[: len(block)], [restart]"),
+        one("index[rows[take]], restarts", "index[take % len(index)], restarts"),
         test_only_rows_that_are_not_right_are_started_again,
     ),
     Mutant(
         "solve",
         "what is watched is the last start",
         "experiments.score.thinking",
-        one("            if is_done:\n                break\n", ""),
+        one(
+            "                place = restart\n                break\n",
+            "                place = restart\n",
+        ),
         test_watched_is_the_start_whose_answer_is_kept,
         {"right": [0, 1, 0, 1], "expected": 1},
     ),

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from experiments.score.solver import lowest_of
 from ired_jax.types import Params, Tree
 
 
@@ -21,8 +20,8 @@ def until_right(
     """Of each row the first right answer, else the one of least energy.
 
     A row is started again until an answer is right by the check, at most once for each
-    of `restarts`. Rows that go on are solved in blocks of one size, the last filled up
-    with copies: nothing is compiled anew as they become fewer.
+    of `restarts`. All blocks have one size, so that nothing is compiled anew as rows
+    become fewer; the places that they leave are for further restarts of those rows.
 
     Args:
       solve: of `experiments.score.solver`.
@@ -32,45 +31,48 @@ def until_right(
       block: rows that are solved together.
 
     Returns:
-      y_0 (leaves [B, ...], NumPy), energy [B], steps [B] of all starts of a row.
+      y_0 (leaves [B, ...], NumPy), energy [B], steps [B] of all starts of a row up to
+      the one that is right.
     """
-    first, *others = restarts
-    size = min(len(index), block)
 
-    def on(rows: np.ndarray, restart: int) -> tuple:
-        take = np.append(rows, np.full(-len(rows) % size, rows[-1]))
+    def on(rows: np.ndarray, restarts: np.ndarray) -> tuple:
         parts = []
-        for at in range(0, len(take), size):
-            block = take[at : at + size]
-            picked = jax.tree.map(lambda leaf, b=block: leaf[b], x)
-            part = lowest_of(solve, params, picked, index[block], [restart])
-            parts.append(jax.tree.map(np.asarray, part))
+        for at in range(0, len(rows), block):
+            take = np.minimum(np.arange(at, at + block), len(rows) - 1)
+            picked = jax.tree.map(lambda leaf, row=rows[take]: leaf[row], x)
+            y, info = solve(params, picked, index[rows[take]], restarts[take])
+            found = y, info.energy, np.sum(info.steps, axis=1)
+            parts.append(jax.tree.map(np.asarray, found))
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return jax.tree.map(lambda leaf: leaf[: len(rows)], whole)
 
-    def checked(rows: np.ndarray, y: Tree) -> np.ndarray:
-        pairs = (
-            (_row(x, row), _row(y, place)) for place, row in enumerate(rows.tolist())
-        )
-        return np.array([is_right(*pair) is True for pair in pairs], bool)
-
-    going = np.arange(len(index))
-    y, energy, steps = on(going, first)
-    going = going[~checked(going, y)]
-    for restart in others:
-        if not len(going):
-            break
-        new, new_energy, more = on(going, restart)
-        steps[going] += more
-        is_good, old = checked(going, new), energy[going]
-        is_better = is_good | (new_energy < old) | np.isnan(old)
-        better = going[is_better]
-        energy[better] = new_energy[is_better]
-        for leaf, other in zip(*map(jax.tree.leaves, (y, new)), strict=True):
-            leaf[better] = other[is_better]
-        going = going[~is_good]
-    return y, energy, steps
+    kept = None
+    energy = np.full(len(index), np.nan, np.float32)
+    steps = np.zeros(len(index), int)
+    is_going, left = np.ones(len(index), bool), list(restarts)
+    while is_going.any() and left:
+        rows = np.flatnonzero(is_going)
+        count = max(1, block // len(rows))
+        now, left = left[:count], left[count:]
+        found = on(np.tile(rows, len(now)), np.repeat(now, len(rows)))
+        if kept is None:
+            kept = jax.tree.map(lambda leaf: np.array(leaf[: len(index)]), found[0])
+        for place, row in enumerate(np.tile(rows, len(now)).tolist()):
+            if not is_going[row]:
+                continue  # right already, by a restart before this one
+            y, new, more = _row(found, place)
+            steps[row] += more
+            is_right_now = is_right(_row(x, row), y) is True
+            if is_right_now or new < energy[row] or np.isnan(energy[row]):
+                energy[row] = new
+                jax.tree.map(lambda old, leaf, row=row: _put(old, row, leaf), kept, y)
+            is_going[row] = not is_right_now
+    return kept, energy, steps
 
 
 def _row(tree: Tree, row: int) -> Tree:
     return jax.tree.map(lambda leaf: leaf[row], tree)
+
+
+def _put(array: np.ndarray, row: int, value: np.ndarray) -> None:
+    array[row] = value

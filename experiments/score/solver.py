@@ -45,24 +45,24 @@ def solver(
     like: Tree | None = None,
     trace: bool = False,
 ) -> Callable:
-    """(params, x, index [B], restart () = 0) -> (y_0, SolveInfo), leaves [B, ...].
+    """(params, x, index [B], restart = 0) -> (y_0, SolveInfo), leaves [B, ...].
 
-    Jitted and vmapped; each restart has start noise of its own. `how` is by default the
-    experiment's; answers have the shapes of `like`, by default of the source's own;
-    `trace` also gives the answer after each level. The energy of the information is
-    what answers to one x are ranked by.
+    Jitted and vmapped; each restart, () or [B], has start noise of its own. `how` is by
+    default the experiment's; answers have the shapes of `like`, by default of the
+    source's own; `trace` also gives the answer after each level. The energy of the
+    information is what answers to one x are ranked by.
     """
     how = how or experiment.inference
     like = source.example.y if like is None else like
     answer = partial(_answer, experiment, source.box, how, like, trace)
     block_size = experiment.evaluation.block
 
-    def block(params, restart, rows):
-        return jax.vmap(answer, in_axes=(None, None, 0, 0))(params, restart, *rows)
+    def block(params, rows):
+        return jax.vmap(answer, in_axes=(None, 0, 0, 0))(params, *rows)
 
     @devices.share_out
-    def blocks(whole, rows):
-        return jax.lax.map(partial(block, *whole), rows)
+    def blocks(params, rows):
+        return jax.lax.map(partial(block, params), rows)
 
     @jax.jit
     def solve(params, x, index, restart=0):
@@ -75,9 +75,9 @@ def solver(
         take = np.minimum(np.arange(num_blocks * block_size), count - 1)
         rows = jax.tree.map(
             lambda leaf: leaf[take].reshape(num_blocks, block_size, *leaf.shape[1:]),
-            (x, index),
+            (jnp.broadcast_to(restart, count), x, index),
         )
-        answers = blocks((params, restart), rows)
+        answers = blocks(params, rows)
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:count], answers)
 
     return solve

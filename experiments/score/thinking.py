@@ -41,18 +41,22 @@ def think(
     traced = solver(experiment, source, how, like=like, trace=True)
 
     def of_input(params: Params, x: Tree, index: int) -> Thought:
-        rows, kept, least = jax.tree.map(lambda leaf: leaf[None], x), None, np.inf
-        for restart in range(how.restarts):
-            found = traced(params, rows, np.array([index]), restart)
-            y, info = jax.tree.map(lambda leaf: np.asarray(leaf)[0], found)
-            is_done = is_right is not None and is_right(x, y) is True
-            if kept is None or is_done or info.energy < least:
-                kept, least = Thought(x, info.answers, info.energies), info.energy
-            if is_done:
+        restarts = np.arange(how.restarts)  # all at once: rows of one block
+        rows = jax.tree.map(lambda leaf: np.stack([leaf] * len(restarts)), x)
+        found = traced(params, rows, np.full(len(restarts), index), restarts)
+        y, info = jax.tree.map(np.asarray, found)
+        place = np.argmin(np.where(np.isnan(info.energy), np.inf, info.energy))
+        for restart in restarts if is_right is not None else ():
+            if is_right(x, _row(y, restart)) is True:
+                place = restart
                 break
-        return kept
+        return Thought(x, _row(info.answers, place), info.energies[place])
 
     return of_input
+
+
+def _row(tree: Tree, row: int) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[row], tree)
 
 
 def picture(view: View, thought: Thought) -> Figure:
