@@ -17,9 +17,13 @@ import optax
 
 import ired_jax as ij
 
+INFERENCE = ij.Inference()  # levels, steps and restarts: fields of the task's own
+
 
 def make_sorting(
-    *, n: Annotated[int, ij.Field("numbers to sort", at_least=2)] = 8
+    *,
+    n: Annotated[int, ij.Field("numbers to sort", at_least=2)] = 8,
+    inference: Annotated[ij.Inference, ij.Part(ij.Inference, "eval")] = INFERENCE,
 ) -> ij.Task:
     """x: n numbers drawn from U(-1, 1); y: the same, ascending. Both [n] float32."""
 
@@ -36,6 +40,7 @@ def make_sorting(
             "in_order": ij.Metric(in_order, "high", "share of rows"),
         },
         primary="val/mse",
+        inference=inference,
         solvers={"sort": jnp.sort, "as given": lambda x: x},
     )
 

@@ -93,17 +93,27 @@ def parse(
 
 
 def run_directories(runs: Sequence[str]) -> dict[str, Path]:
-    """{name: directory} of --runs.
+    """{name: directory} of --runs; of the folder of a sweep, those of its points.
 
     Raises:
       UserError: there is none, or two have the same name.
     """
     if not runs:
         raise UserError("--runs: must name at least one run directory")
-    paths = {Path(run).name: Path(run) for run in runs}
-    if len(paths) < len(runs):
+    given = [path for run in runs for path in _points_of(Path(run))]
+    paths = {path.name: path for path in given}
+    if len(paths) < len(given):
         raise UserError(f"--runs={','.join(runs)}: two have the same name")
     return paths
+
+
+def _points_of(folder: Path) -> list[Path]:
+    """The run directories in a folder that is none itself; itself if there are none."""
+    if folder.suffix == ".log":  # beside them in a sweep's folder: runs/sweep/*
+        return []
+    if (folder / "config.json").exists():
+        return [folder]
+    return [path.parent for path in sorted(folder.glob("*/config.json"))] or [folder]
 
 
 def output_path(path: Path | str) -> Path:

@@ -50,6 +50,10 @@ def main(argv: list[str]) -> None:
                 f"--config.{name}: would change nothing, evaluation reads the"
                 f" groups {' and '.join(READ)} of --config"
             )
+        if not values.config:
+            raise UserError(
+                f"--config.{name}: needs --config=.., such as the run's own"
+            )
     directory = Path(values.workdir)
     model = trained.load(directory, values.checkpoint, values.seed)
     config = model.config

@@ -39,6 +39,7 @@ from ired_jax.fields import (
     limits_text,
 )
 
+MOST_WAYS = 3  # to a field, that a sentence names
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "fields.md"
 
 
@@ -210,9 +211,13 @@ def _unknown(maker: Maker, specs: Mapping[str, Spec], given: Values, name: str) 
     """One sentence on a field that a config does not have."""
     elsewhere = [spec for spec in everything(maker) if spec.name == name]
     if elsewhere:
-        ways = [_missing(spec.path, specs, given) for spec in elsewhere]
-        way = min(filter(None, ways), key=len, default=())
-        return f"{name}: is a field only with {' and '.join(way)}"
+        ways = [tuple(_missing(spec.path, specs, given)) for spec in elsewhere]
+        least = min(map(len, filter(None, ways)), default=0)
+        ways = [*dict.fromkeys(way for way in ways if len(way) == least)]
+        way = " or ".join(" and ".join(way) for way in ways[:MOST_WAYS])
+        left = len(ways) - MOST_WAYS
+        more = f" or {left} more ways (docs/fields.md)" if left > 0 else ""
+        return f"{name}: is a field only with {way}{more}"
     names = sorted({*specs, *(spec.name for spec in everything(maker))})
     leaf = name.rpartition(".")[2]
     same = [n for n in names if n.rpartition(".")[2] == leaf]

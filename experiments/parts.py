@@ -1,10 +1,12 @@
 """The small parts of a run that no library module makes: optimizer, periods, blocks."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import optax
 
+from experiments.errors import UserError
+from experiments.score import records
 from experiments.views.base import view_of
 from ired_jax import blocks, diffusion, tasks, trees
 from ired_jax.energies.spectral import normalise
@@ -89,7 +91,12 @@ class Data(Mapping):
 
 
 def known_of_task(task: Task) -> Names:
-    """What makers may ask for by name, of a task's own making."""
+    """What makers may ask for by name, of a task's own making.
+
+    Raises:
+      UserError: a task that has not what every task has.
+    """
+    _refuse_unfinished(task)
     example, inference = task.example, task.inference
     schedule = diffusion.make_schedule(inference.schedule, inference.num_levels)
     y_size = trees.size(example.y)
@@ -106,6 +113,24 @@ def known_of_task(task: Task) -> Names:
         residual=task.residual,
         corrupt=task.corrupt,
     )
+
+
+def _refuse_unfinished(task: Any) -> None:
+    if not isinstance(task, Task):
+        raise UserError(f"task.name: its maker gives {task!r}, must give a Task")
+    if not task.splits:
+        raise UserError("task.name: splits is empty, must have a source at least")
+    for name, figure in {**task.metrics, **task.evaluators}.items():
+        if figure.better not in records.BETTER:
+            allowed = " or ".join(records.BETTER)
+            raise UserError(
+                f"task.name: better={figure.better!r} of {name}, must be {allowed}"
+            )
+    if task.primary not in records.kinds(task):
+        allowed = ", ".join(records.kinds(task))
+        raise UserError(
+            f"task.name: primary={task.primary!r}, must be one of {allowed}"
+        )
 
 
 def make_energy(

@@ -92,7 +92,11 @@ def chosen(name: str, part: Choice | Choices, value: Any) -> Maker | None:
         return part.makers[value]
     except KeyError as error:
         allowed = ", ".join(map(str, part.makers))
-        raise UserError(f"{name}={value!r}: allowed are {allowed}") from error
+        own = ""
+        if "." in str(value):
+            maker = f"make_{value.rpartition('.')[2]}"
+            own = f", or a module on the path with a function {maker}"
+        raise UserError(f"{name}={value!r}: allowed are {allowed}{own}") from error
     except ImportError as error:
         raise UserError(f"{name}={value!r}: cannot be imported ({error})") from error
 

@@ -191,7 +191,10 @@ def main(argv: list[str]) -> None:
     view = view_of(config.task.name).needs("read", "write")
     if values.picture:
         view.needs("draw")
-    inputs = view.read(values.input)
+    try:
+        inputs = view.read(values.input)
+    except (OSError, ValueError) as error:  # a view of one's own need not say it
+        raise UserError(f"--input={values.input}: {error}") from error
     options = {name: values[name].value for name in ("seed", *OPTIONS)}
     solve = load_solver(values.workdir, values.checkpoint, **options)
     output, watched = cli.output_path(output), None

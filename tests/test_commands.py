@@ -243,7 +243,7 @@ def test_a_view_may_leave_out_all_but_reading_and_writing():
     view = base.view_of("no_such_task")
     assert view.check(range(3)) == [None] * 3
     assert view.sizes([1]) == {}
-    with pytest.raises(UserError, match="its view has no read and no write"):
+    with pytest.raises(UserError, match="its module lacks `read` and `write`"):
         view.needs("read", "write")
     assert base.view_of("inverse").draw is inverse.draw
 

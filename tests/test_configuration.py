@@ -5,11 +5,12 @@ import json
 import pytest
 from absl import flags
 
-from experiments import cli, configuration
+from experiments import cli, configuration, evaluate, parts
 from experiments.build import build, resolve
 from experiments.errors import UserError
 from experiments.run import workdir
 from experiments.startup import startup_text
+from ired_jax.tasks.base import Metric, Task
 from tests import tiny
 
 FULL = "--config=configs/cd_full.py:smoke"
@@ -64,6 +65,10 @@ REFUSED = [
     (("--config=configs/no.py",), "is no config file, must be one of configs/"),
     (("--config=configs/base.py",), "has no get_config"),
     (("--config=configs/none.py:tpu",), "preset 'tpu' is unknown: allowed are mlp"),
+    (
+        ("--config.task.name=night.sorting", NONE),
+        "sudoku, or a module on the path with a function make_sorting",
+    ),
 ]
 
 
@@ -73,6 +78,42 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments, sentence):
         read(*arguments)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_field_of_an_evaluation_without_a_config_is_refused():
+    with pytest.raises(UserError, match=r"eval.num_steps: needs --config=.., such as"):
+        evaluate.main(["evaluate", "--workdir=none", "--config.eval.num_steps=50"])
+
+
+def _metric(better):
+    return {"mse": Metric(None, better, "per element")}
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"metrics": _metric("lower")}, "better='lower' of mse, must be low or high"),
+        ({"primary": "mse"}, "primary='mse', must be one of val/mse"),
+        ({"splits": {}}, "splits is empty"),
+        (None, "its maker gives None, must give a Task"),
+    ],
+)
+def test_a_task_that_cannot_be_scored_is_refused_before_it_is_trained(change, sentence):
+    task = Task(None, {"val": None}, _metric("high"), "val/mse")
+    with pytest.raises(UserError, match=f"^task.name: {sentence}"):
+        parts.known_of_task(change if change is None else task._replace(**change))
+
+
+def test_the_folder_of_a_sweep_is_its_run_directories(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    (tmp_path / "b.log").touch()
+    points = {"a": tmp_path / "a", "b": tmp_path / "b"}
+    assert cli.run_directories([str(tmp_path)]) == points
+    assert cli.run_directories(map(str, sorted(tmp_path.iterdir()))) == points
+    alone = tmp_path / "b"
+    assert cli.run_directories([str(alone)]) == {"b": alone}
 
 
 def test_help_shows_the_fields_of_the_config(capsys):

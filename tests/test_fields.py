@@ -124,6 +124,26 @@ def test_an_int_is_a_float_where_one_is_declared_and_true_is_no_int():
         fields.resolve(make_bike, {"wheel.num_spokes": True})
 
 
+def test_a_field_of_several_choices_names_some_of_them():
+    def maker():  # each another one, of the same field
+        def make(*, tone: Annotated[str, Field("a note")] = "a"):
+            return tone
+
+        return make
+
+    makers = {name: maker() for name in "abcde"} | {"none": None}
+    kind = Choice(makers, Field("which", group="bell", name="kind"))
+
+    def make_one(*, bell: Annotated[str, kind] = "none"):
+        return bell
+
+    with pytest.raises(UserError) as caught:
+        fields.resolve(make_one, {"bell.tone": "c"})
+    ways = " or ".join(f"bell.kind='{name}' (here 'none')" for name in "abc")
+    expected = f"bell.tone: is a field only with {ways} or 2 more ways (docs/fields.md)"
+    assert str(caught.value) == expected
+
+
 REFUSED = [
     ({"wheel.size": 0.0}, r"^wheel.size=0.0: must be above 0$"),
     ({"drive.length": 171}, r"^drive.length=171: allowed are 165, 170$"),

@@ -256,6 +256,18 @@ def test_what_cannot_be_watched_is_named(command, capsys, tmp_path, row, says):
     assert f"--picture_row={row}: {says}" in capsys.readouterr().err
 
 
+def test_a_check_of_one_s_own_may_say_it_in_numpy(monkeypatch, tmp_path):
+    (tmp_path / "my_view.py").write_text(
+        "import numpy as np\n"
+        "def read(path): return [float(open(path).read())]\n"
+        "def is_right(x, y): return None if x < 0 else np.float32(x) == y\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    check = base.view_of("my_view").is_right
+    assert [check(x, 1.0) for x in (1, 2, -1)] == [True, False, None]
+    assert check(1, 1.0) is True
+
+
 def test_without_a_check_every_answer_is_unknown(command, monkeypatch):
     puzzles, _, answers = _boards()
     view = base.view_of("sudoku")._replace(is_right=None)

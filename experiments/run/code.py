@@ -17,7 +17,9 @@ def pinned(root: Path = ROOT) -> str:
     files = [line[3:] for line in _git(root, "status", "--porcelain").splitlines()]
     if files:
         more = f" and {len(files) - 5} more" if len(files) > 5 else ""
-        raise UserError(f"not committed: {', '.join(files[:5])}{more}")
+        raise UserError(
+            f"not committed: {', '.join(files[:5])}{more} (or --allow_changes)"
+        )
     return _git(root, "rev-parse", "HEAD").strip()
 
 

@@ -24,6 +24,9 @@ class Record(NamedTuple):
     version: int = 1  # of the metric's definition
 
 
+BETTER = ("low", "high")
+
+
 def kinds(task: Task) -> dict[str, tuple[str, str]]:
     """{logged name: (better, unit)} of all that a task can be scored by."""
     first = next(iter(task.splits))

@@ -33,9 +33,11 @@ def load(path: str) -> Sweep:
       UserError: no such file, or one that gives no sweep.
     """
     sweep = configuration.made_by(path, "get_sweep")
-    if not isinstance(sweep, Sweep) or not sweep.points or sweep.seeds < 1:
+    is_sweep = isinstance(sweep, Sweep) and isinstance(sweep.points, Mapping)
+    if not is_sweep or not sweep.points or sweep.seeds < 1:
         raise UserError(
-            f"--config={path}: get_sweep must return a Sweep, with points and seeds"
+            f"--config={path}: get_sweep must return a Sweep, with points"
+            " {name: {group.field: value}} and seeds"
         )
     return sweep
 

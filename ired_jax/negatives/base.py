@@ -50,7 +50,8 @@ class Strategy(NamedTuple):
     """One way to make negatives.
 
     Attributes:
-      start, refine: see above.
+      start: (key, rows, progress) -> y, where negatives begin.
+      refine: (key, landscape, rows, y, progress) -> (y, `ChainInfo`), what moves them.
       precision: of the energy that `refine` moves on.
       goes_on: whether `refine` can go on from a replayed y.
       step_size: t -> the step of its chain or descent, for a person to see.
