@@ -35,8 +35,8 @@ SUDOKU ?= runs/make-sudoku
 
 sudoku: install
 	$(BIN)/python -m experiments.train --config=configs/sudoku.py:cpu --workdir=$(SUDOKU) \
-	--config.train.eval_every=250 --config.eval.first_rounds=48 \
-	--config.eval.num_examples=64 $(ARGS)
+	--config.train.num_steps=1000 --config.train.eval_every=250 \
+	--config.eval.first_rounds=48 --config.eval.num_examples=64 $(ARGS)
 	echo '$(BOARD)' > $(SUDOKU)/board.txt
 	$(BIN)/python -m experiments.solve --workdir=$(SUDOKU) --input=$(SUDOKU)/board.txt \
 	--output=$(SUDOKU)/answer.txt --restarts=16 --picture=$(SUDOKU)/think.png

@@ -6,8 +6,8 @@
         --config.eval.restarts=16
 
 Four levels; the proposal is trained after each of six rounds, at noised truths, at
-noise alone and at its own answers. Twelve rounds a level at inference; :cpu spends less
-on training and more on an answer, 384 rounds at its first level, which gains more.
+noise alone and at its own answers. Twelve rounds a level at inference, and :cpu has 384
+at the first one, where an answer begins with nothing but noise.
 """
 
 from ml_collections import ConfigDict
@@ -36,10 +36,10 @@ VALUES = {
     "eval.block": 32,
 }
 CPU = {
-    "train.num_steps": 1_000,
+    "train.num_steps": 4_000,
     "train.batch_size": 32,
     "train.log_every": 50,
-    "train.eval_every": 500,
+    "train.eval_every": 1_000,
     "eval.first_rounds": 384,
     "eval.num_examples": 256,
     "eval.num_examples_running": 32,
