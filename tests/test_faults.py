@@ -20,11 +20,12 @@ from experiments.errors import UserError
 from experiments.run import loop, workdir
 from experiments.run.files import read_json
 from experiments.run.logs import read_rows
+from experiments.score.scorer import Scorer
 from experiments.sweeps import status
 from ired_jax import training, trees
 from tests import tiny
 from tests.mutants import Mutant, one
-from tests.runs import config_of, last_state, train, without_scores
+from tests.runs import EVERY_STEP, last_state, train
 from tests.test_checkpoint import restore, save, state_at
 
 NOBODY = 65_534
@@ -35,6 +36,12 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("holds", flush=True)
 time.sleep(600)
 """
+
+
+def run_of(num_steps: int, name: str = "density_pcd", **changes):
+    """Persistent chains in the plane: everything that a run holds, soon compiled."""
+    options = EVERY_STEP | {"train__num_steps": num_steps} | changes
+    return tiny.get_config(name, **options)
 
 
 def contents(folder: Path) -> dict:
@@ -74,7 +81,7 @@ def test_a_run_holds_its_directory_until_it_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_train", look)
     for _ in range(2):
         with pytest.raises(UserError, match="seen"):
-            train(config_of(3), tmp_path)
+            train(run_of(3), tmp_path)
     assert held == [True, True]
 
 
@@ -192,12 +199,12 @@ def jumping(wall=time.time, steady=time.monotonic):
 
 
 def test_a_clock_that_jumps_changes_no_bit(tmp_path, monkeypatch):
-    config = config_of(6)
-    without_scores(monkeypatch)
-    train(config, tmp_path / "steady")
+    config = run_of(6)
+    monkeypatch.setattr(Scorer, "score", lambda *_: {"kl": 1.0})
+    train(config, tmp_path / "steady", report=False)
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", jumping())
-        train(config, tmp_path / "jumps")
+        train(config, tmp_path / "jumps", report=False)
     first, second = (last_state(tmp_path / n, config) for n in ("steady", "jumps"))
     chex.assert_trees_all_equal(first, second)
     rates = [row["steps_per_second"] for row in read_rows(tmp_path / "jumps")]
@@ -255,11 +262,8 @@ DRAW = training.draw_examples
 @pytest.mark.parametrize("part", ["data", "parameters", "chain"])
 def test_nan_is_named_within_one_log_interval(part, tmp_path, monkeypatch):
     """From the step after PLANTED_AT finished ones on, once in a run."""
-    periods = {"log_every": LOG_EVERY, "eval_every": 30}
-    name = "density_pcd" if part == "chain" else "none"
-    fields = {f"train__{key}": value for key, value in periods.items()}
-    fields |= {"train__steps_per_dispatch": 1, "train__num_steps": 30}
-    config = tiny.get_config(name, **fields)
+    name = "density" if part == "data" else "density_pcd"  # whose rows may be older
+    config = run_of(30, name, train__log_every=LOG_EVERY, train__eval_every=30)
     compiled = loop._programs
 
     def programs(experiment, state, data, rows):
