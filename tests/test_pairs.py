@@ -42,34 +42,39 @@ def test_each_part_of_a_step_sees_its_own_energy(part):
     chains = toys.contrast()._replace(**{part: bad})
     still = make_noise(toys.schedule(), toys.box, noise_scale=1.0)
     filtered = chains._replace(strategy=still, residual_filter=spec)
-    rows = {name: jnp.ones((2, toys.D)) for name in ("x", "y_pos", "y")}
-    rows |= {"t": jnp.int32([1, 2]), "keep": jnp.ones(2)}
+    rows = {name: np.ones((2, toys.D), np.float32) for name in ("x", "y_pos", "y")}
+    rows |= {"t": jnp.int32([1, 2]), "keep": np.ones(2, np.float32)}
     calls = {
-        "energy": lambda: draw_pairs(filtered, first_state(filtered)),
+        "energy": lambda: drawn(filtered, first_state(filtered)),
         "loss_energy": lambda: contrastive_loss(chains, ideal.init(None), rows, 0),
-        "chain_energy": lambda: draw_pairs(chains, first_state(chains)),
+        "chain_energy": lambda: drawn(chains, first_state(chains)),
     }
     for name, call in calls.items():
         if name == part:
             with pytest.raises(Called):
-                call()
+                jax.eval_shape(call)
         else:
-            call()
+            jax.eval_shape(call)
 
 
 def test_chains_walk_on_the_parameters_that_are_trained():
     """Without noise a chain ends where theta puts it, whatever the average is."""
     spec = toys.contrast(strategy=toys.langevin(temperature=0.0, num_steps=1))
-    state = first_state(spec)
-    theta = jnp.linspace(0.5, 1.5, toys.T)
-    state = state._replace(params=toys.parameters({"theta": theta}))
-    memory, batch = state.memory["contrast"], toys.batch_of(state)
-    rows, _, _ = pairs.draw_pairs(spec, toys.context(state), memory, batch)
-    start = spec.strategy.start(toys.context(state).key(Stream.START), rows, 1.0)
-    t = np.asarray(rows["t"])
+    theta = np.linspace(0.5, 1.5, toys.T, dtype=np.float32)
+
+    @toys.jit
+    def both():
+        params = toys.parameters({"theta": jnp.asarray(theta)})
+        state = first_state(spec)._replace(params=params)
+        _, rows, _, _ = drawn(spec, state)
+        key = toys.context(state).key(Stream.START)
+        return rows, spec.strategy.start(key, rows, 1.0)
+
+    rows, start = jax.tree.map(np.asarray, both())
+    t = rows["t"]
     centre = A[t][:, None] * np.float64(rows["y0"])
     # One step of h = s^2 / 4 on U = theta |y - a y_0|^2 / (2 s^2).
-    expected = centre + (1 - np.asarray(theta)[t][:, None] / 4) * (start - centre)
+    expected = centre + (1 - theta[t][:, None] / 4) * (start - centre)
     np.testing.assert_allclose(rows["y"], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -77,28 +82,29 @@ def first_state(contrast):
     return toys.sgd_step(contrast)[1]
 
 
-def draw_pairs(contrast, state, *, progress=0.0):
-    """The examples of a step, NumPy, and its pairs."""
-    batch = toys.batch_of(state)
-    memory = state.memory["contrast"]
+def drawn(contrast, state, progress=0.0):
+    """The examples of a step, its pairs, the memory after them, and metrics."""
+    batch, memory = toys.batch_of(state), state.memory["contrast"]
     context = toys.context(state, progress)
-    rows, _, _ = pairs.draw_pairs(contrast, context, memory, batch)
-    return jax.tree.map(np.asarray, (batch, rows))
+    return batch, *pairs.draw_pairs(contrast, context, memory, batch)
 
 
 def test_the_negative_phase_draws_its_levels_from_the_range_and_rows_of_the_batch():
     contrast = toys.contrast(strategy=unrefined())
-    state = first_state(contrast)
+
+    @toys.jit
+    def at(step):
+        state = first_state(contrast)._replace(step=step)
+        batch, rows, _, _ = drawn(contrast, state)
+        return batch, rows, toys.denoising().prepare(toys.context(state), (), batch)[0]
+
     seen = set()
     for step in range(8):
-        at_step = state._replace(step=jnp.int32(step))
-        batch, rows = draw_pairs(contrast, at_step)
+        batch, rows, other = jax.tree.map(np.asarray, at(step))
         seen |= set(rows["t"].tolist())
         np.testing.assert_array_equal(rows["x"], batch.x[: toys.ROWS])
         np.testing.assert_array_equal(rows["y0"], batch.y[: toys.ROWS])
         # The phase's noise is its own, not that of the denoising loss.
-        term, context = toys.denoising(), toys.context(at_step)
-        other, _, _ = term.prepare(context, (), toys.batch_of(at_step))
         assert np.all(rows["eps"] != other["eps"][: toys.ROWS])
         assert_is_noised_answer(rows)
     assert seen == set(range(1, 8))  # each is missed with a chance of 8 * .86^192
@@ -121,13 +127,7 @@ def test_the_filter_keeps_by_the_tasks_residual_and_not_by_the_energy(per_level)
     contrast = toys.contrast(
         strategy=unrefined(), residual_filter=spec, residual=opposite, box=None
     )
-    state = first_state(contrast)
-    rows, _, metrics = pairs.draw_pairs(
-        contrast,
-        toys.context(state),
-        state.memory["contrast"],
-        toys.batch_of(state),
-    )
+    _, rows, _, metrics = toys.jit(lambda: drawn(contrast, first_state(contrast)))()
     t = np.asarray(rows["t"])
     y0 = np.float64(rows["y"]) / A[t][:, None]
     residual = 1 / (1 + np.sqrt(np.mean((y0 - np.float64(rows["x"])) ** 2, axis=1)))
@@ -150,31 +150,37 @@ def unrefined():
     return make_random(toys.schedule(), toys.box)
 
 
-def filled(contrast, *, buckets=range(1, 8), y=None):
+def filled(contrast, t):
     """A state whose buckets hold the rows x = 100 + j, y0 = 200 + j, y = 300 + j."""
     state = first_state(contrast)
-    t = np.int32([bucket for bucket in buckets for _ in range(4)])
-    mark = np.broadcast_to(
-        np.arange(t.size, dtype=np.float32)[:, None], (t.size, toys.D)
-    )
+    mark = np.broadcast_to(np.float32(np.arange(t.size))[:, None], (t.size, toys.D))
     rows = {"x": 100 + mark, "y0": 200 + mark, "y": 300 + mark, "t": t}
     rings = state.memory["contrast"]["replay"]
-    rings = replay.insert(
-        rings,
-        rows,
-        replay.bucket_of(
-            jnp.asarray(t), num_levels=toys.T, num_buckets=rings.num_buckets
-        ),
-    )
+    sizes = {"num_levels": toys.T, "num_buckets": rings.num_buckets}
+    rings = replay.insert(rings, rows, replay.bucket_of(t, **sizes))
     return state._replace(memory={"denoising": (), "contrast": {"replay": rings}})
 
 
-def replayed_pairs(*, buckets=range(1, 8), step=0, **changes):
-    """Pairs drawn from marked buckets, without refinement."""
-    spec = pairs.Replay(**{"share": 1.0, "capacity": 4} | changes)
-    contrast = toys.contrast(strategy=unrefined(), replay=spec)
-    state = filled(contrast, buckets=buckets)._replace(step=jnp.int32(step))
-    return draw_pairs(contrast, state)
+@functools.cache
+def replaying(*, temperature=None, **changes):
+    """Compiled: pairs drawn from marked buckets, refined at a temperature or not."""
+    chains = toys.langevin(temperature=temperature) if temperature is not None else None
+    options = {"capacity": 4, "curriculum": 0.5} | changes
+
+    @toys.jit
+    def pairs_at(share, t, step, progress):
+        spec = pairs.Replay(share, **options)
+        contrast = toys.contrast(strategy=chains or unrefined(), replay=spec)
+        state = filled(contrast, t)._replace(step=step)
+        return drawn(contrast, state, progress)[:2]
+
+    return pairs_at
+
+
+def replayed_pairs(*, share=1.0, buckets=range(1, 8), step=0, progress=1.0, **changes):
+    """The examples of a step, and its pairs: NumPy."""
+    t = np.int32(np.resize(np.repeat(buckets, 4), 28))
+    return jax.tree.map(np.asarray, replaying(**changes)(share, t, step, progress))
 
 
 def test_a_replayed_row_brings_its_own_condition_answer_and_level():
@@ -207,23 +213,20 @@ def test_known_elements_are_exact_in_pairs_chains_and_rings():
             strategy=box_chains(box),
             replay=pairs.Replay(share=0.5, capacity=8, conditional=conditional),
         )
-        state = first_state(spec)
-        for _ in range(3):
-            rows, memory, _ = pairs.draw_pairs(
-                spec,
-                toys.context(state),
-                state.memory["contrast"],
-                toys.batch_of(state),
+
+        def step(state, _, spec=spec):
+            _, rows, memory, _ = drawn(spec, state)
+            memory = {"denoising": (), "contrast": memory}
+            return state._replace(step=state.step + 1, memory=memory), rows
+
+        run = toys.jit(lambda: jax.lax.scan(step, first_state(spec), length=3)[1])  # noqa: B023
+        rows = jax.tree.map(np.asarray, run())
+        expected = np.float32(A)[rows["t"]][..., None] * rows["y0"]
+        for name in ("y", "y_pos"):
+            np.testing.assert_allclose(
+                rows[name][..., known], expected[..., known], rtol=1e-6
             )
-            state = state._replace(
-                step=state.step + 1, memory={"denoising": (), "contrast": memory}
-            )
-            expected = np.float32(A)[rows["t"]][:, None] * rows["y0"]
-            for name in ("y", "y_pos"):
-                np.testing.assert_allclose(
-                    rows[name][:, known], expected[:, known], rtol=1e-6
-                )
-                assert np.all(rows[name][:, ~known] != expected[:, ~known])
+            assert np.all(rows[name][..., ~known] != expected[..., ~known])
 
 
 def box_chains(box):
@@ -275,12 +278,9 @@ def test_one_coin_for_the_batch_replays_all_rows_or_none():
 
 
 def test_the_replay_share_grows_over_its_curriculum():
-    spec = pairs.Replay(share=1.0, capacity=4, curriculum=0.5)
-    contrast = toys.contrast(strategy=unrefined(), replay=spec)
-    state = filled(contrast)
     share = {}
     for progress in (0.0, 0.25, 0.5):
-        _, rows = draw_pairs(contrast, state, progress=progress)
+        _, rows = replayed_pairs(progress=progress)
         share[progress] = np.mean(rows["y"][:, 0] >= 300)
     assert share[0.0] == 0
     assert 0 < share[0.25] < 1
@@ -288,11 +288,7 @@ def test_the_replay_share_grows_over_its_curriculum():
 
 
 def test_replayed_chains_move_and_lower_their_energy_without_noise():
-    contrast = toys.contrast(
-        strategy=toys.langevin(temperature=0.0), replay=pairs.Replay(1.0, 4)
-    )
-    state = filled(contrast)
-    _, rows = draw_pairs(contrast, state)
+    _, rows = replayed_pairs(temperature=0.0)
     # y = 300 + j was stored with y0 = 200 + j: both name the row.
     before = rows | {"y": rows["y0"] + 100}
     lowered = nats_per_theta(rows, "y") / nats_per_theta(before, "y")
@@ -310,15 +306,15 @@ def many_stored_rows():
         num_rows=num_rows,
         replay=pairs.Replay(capacity=num_rows // 4),
     )
-    state = first_state(contrast)
 
     @toys.jit
-    def rings(state):
+    def rings():
+        state = first_state(contrast)
         batch, memory = toys.batch_of(state, num_rows), state.memory["contrast"]
         drawn = pairs.draw_pairs(contrast, toys.context(state), memory, batch)
         return drawn[1]["replay"], drawn[0]
 
-    return jax.tree.map(np.asarray, rings(state))
+    return jax.tree.map(np.asarray, rings())
 
 
 def test_a_stored_entry_is_the_chains_end_with_the_spread_of_its_level():
