@@ -33,15 +33,15 @@ FILES = [path for path in FILES if path.stem != "base"]
 PRIMARY = "val/task_mse"
 
 # Ten steps that go on from the last one on disk. It fails where K = 3 and `broken` is
-# there, with K = 5 waits for a signal at step 4, as a run does, and takes its time with
-# K = 1, so that the sweep looks between.
+# there, with K = 5 waits for a signal at step 4, as a run does, the first time that it
+# comes there, and takes its time with K = 1, so that the sweep looks between.
 TRAINER = """
 import json, pathlib, signal, sys, time
 given = dict(text.lstrip("-").split("=", 1) for text in sys.argv[1:])
 workdir, k = pathlib.Path(given["workdir"]), given["config.sampler.num_steps"]
 if k == "3" and pathlib.Path(__file__).with_name("broken").exists():
     sys.exit("error: step 2: loss not finite")
-signals, end = [], time.monotonic() + 10
+signals, end, seen = [], time.monotonic() + 10, pathlib.Path(__file__).with_name("seen")
 signal.signal(signal.SIGTERM, lambda *_: signals.append(1))
 workdir.mkdir(parents=True, exist_ok=True)
 path = workdir / "metrics.jsonl"
@@ -52,8 +52,10 @@ for step in range(done + 1, 11):
     row = {"step": step, "steps_per_second": 2.0, "val/task_mse": 1 / step}
     with path.open("a") as file:
         file.write(json.dumps(row) + "\\n")
-    while k == "5" and step == 4 and not signals and time.monotonic() < end:
-        time.sleep(0.01)
+    if k == "5" and step == 4 and not seen.exists():
+        seen.touch()
+        while not signals and time.monotonic() < end:
+            time.sleep(0.01)
     if signals:
         sys.exit("error: interrupted at step 4, saved; the same command resumes")
 result = {"step": 10, "metrics": {"val/task_mse": 0.05}}
@@ -71,7 +73,7 @@ def get_sweep():
 class Fake:
     """A sweep whose points a small script trains."""
 
-    def __init__(self, monkeypatch, tmp_path, values="1, 3"):
+    def __init__(self, monkeypatch, tmp_path, values="2, 3"):
         (tmp_path / "trainer.py").write_text(TRAINER)
         self.file, self.folder = tmp_path / "toy.py", tmp_path / "runs"
         self.file.write_text(SWEEP.format(values=values))
@@ -86,7 +88,7 @@ class Fake:
         argv += ["--allow_changes", *([] if estimates else ["--noestimate"])]
         sweep.main(["sweep", *argv, *arguments])
 
-    def job(self, k=1, scratch=None):
+    def job(self, k, scratch=None):
         planned = points.plan(points.load(str(self.file)), self.folder, {})
         point = next(p for p in planned if p.name == f"num_steps={k}")
         return jobs.Job(point.command, point.directory, scratch)
@@ -223,28 +225,28 @@ def test_a_failing_point_stops_no_other_and_shows(monkeypatch, tmp_path, capsys)
 
 
 def test_only_the_points_that_were_named_are_trained(monkeypatch, tmp_path, capsys):
-    fake = Fake(monkeypatch, tmp_path, "1, 2, 12")
+    fake = Fake(monkeypatch, tmp_path, "4, 2, 12")
     fake.run("--points=*=1?,*=2", "--dry_run")
     assert capsys.readouterr().out.count("trainer.py") == 2
     fake.run("--points=*=1?,*=2")
     assert fake.states() == {
-        "num_steps=1": "waiting",
+        "num_steps=4": "waiting",
         "num_steps=2": "done",
         "num_steps=12": "done",
     }
     with pytest.raises(
-        UserError, match="--points=x: must match one of num_steps=1, num"
+        UserError, match="--points=x: must match one of num_steps=4, num"
     ):
         fake.run("--points=x")
 
 
 def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_path):
-    fake = Fake(monkeypatch, tmp_path, "5, 1")
+    fake = Fake(monkeypatch, tmp_path, "5, 2")
     metrics = fake.folder / "num_steps=5" / "metrics.jsonl"
 
     def interrupt():
         wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") == 4)
-        assert fake.states() == {"num_steps=5": "running", "num_steps=1": "waiting"}
+        assert fake.states() == {"num_steps=5": "running", "num_steps=2": "waiting"}
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=interrupt)
@@ -252,10 +254,10 @@ def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_p
     with pytest.raises(UserError, match="interrupted, all points saved"):
         fake.run()
     thread.join()
-    assert fake.states() == {"num_steps=5": "stopped", "num_steps=1": "waiting"}
+    assert fake.states() == {"num_steps=5": "stopped", "num_steps=2": "waiting"}
     assert "interrupted at step 4, saved" in fake.log(5)
     fake.run()
-    assert fake.states() == {"num_steps=5": "done", "num_steps=1": "done"}
+    assert fake.states() == {"num_steps=5": "done", "num_steps=2": "done"}
     assert "from step 4" in fake.log(5)
 
 
@@ -332,9 +334,11 @@ def test_a_sweep_is_an_array_of_a_cluster_s_jobs(monkeypatch, tmp_path):
 
 
 def test_submitit_runs_a_point(monkeypatch, tmp_path):
-    fake = Fake(monkeypatch, tmp_path, "1")
+    fake, sleep = Fake(monkeypatch, tmp_path, "2"), time.sleep
+    # submitit looks once a second whether its process has ended.
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 50))
     fake.run("--executor=local")
-    assert fake.states() == {"num_steps=1": "done"}
+    assert fake.states() == {"num_steps=2": "done"}
 
 
 def test_without_a_cluster_it_is_said(monkeypatch, tmp_path):
@@ -429,7 +433,7 @@ def test_a_sweep_that_says_no_hours_may_take_a_day(monkeypatch, tmp_path):
 def tiny_points(**points_of):
     """{name: every field} of a small config with other fields."""
     return {
-        name: fields.flatten(tiny.get_config("cd_langevin", **changes))
+        name: fields.flatten(tiny.get_config("density", **changes))
         for name, changes in points_of.items()
     }
 
@@ -453,7 +457,8 @@ def test_programs_that_differ_in_real_constants_are_measured_once(monkeypatch):
 
 
 def test_a_step_is_compiled_and_timed():
-    config = tiny.get_config("none", train__steps_per_dispatch=1, train__num_seeds=3)
+    options = {"train__steps_per_dispatch": 1, "train__num_seeds": 3}
+    config = tiny.get_config("density", **options)
     of_points, have = estimate.in_child({"a": fields.flatten(config)})
     found = of_points["a"]
     state = jax.eval_shape(build(config).init_state)
