@@ -250,11 +250,12 @@ def test_a_view_may_leave_out_all_but_reading_and_writing():
 
 def test_evaluate_scores_a_run_with_another_configs_evaluation(run, tmp_path):
     output = tmp_path / "score.json"
-    arguments = ["evaluate", f"--workdir={run}", f"--output={output}"]
-    evaluate.main([*arguments, "--num_examples=8", "--batch_size=3"])
-    assert output.exists()
-    other = ["--config=configs/none.py:smoke", "--config.task.n=3"]
-    evaluate.main([*arguments, "--num_examples=8", *other])
+    arguments = [f"--workdir={run}", f"--output={output}", "--num_examples=8"]
+    other = ["--config=configs/none.py:smoke", "--config.task.n=3", "--batch_size=3"]
+    evaluate.main(["evaluate", *arguments, *other])
+    evaluation = json.loads(output.read_text())["evaluation"]
+    assert (evaluation["num_examples"], evaluation["batch_size"]) == (8, 3)
+    assert evaluation["num_steps"] == 5  # of the other config; the run's own is 1
 
 
 def test_an_energy_for_every_size_is_scored_and_used_at_another(run, tmp_path):
@@ -290,7 +291,7 @@ def test_of_several_restarts_the_answer_of_least_energy_is_kept(run):
 def test_an_energy_of_one_size_is_refused_at_another():
     config = tiny.get_config("none", "mlp,smoke")
     experiment = build(config)
-    params = experiment.energy.init(jax.random.key(0))
+    params = jax.eval_shape(experiment.energy.init, jax.random.key(0))
     model = trained.Trained(experiment, config, params, step=0, seed=0)
     other = tiny.get_config("none", "mlp,smoke", task__n=4)
     with pytest.raises(UserError, match="takes x of 9 and y of 9 elements, this task"):

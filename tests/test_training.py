@@ -45,19 +45,21 @@ def make_batch(num_rows):
     }
 
 
+@toys.jit
+@partial(jax.value_and_grad, has_aux=True)
+def _denoising(params, batch):
+    return toys.denoising().loss(params, (), batch, None)
+
+
 def denoising(params, batch):
     """The denoising loss, its gradient in theta, and its metrics."""
-
-    def loss(params):
-        return toys.denoising().loss(params, (), batch, None)
-
-    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, metrics), grads = _denoising(params, batch)
     return float(value), np.asarray(grads["theta"]), metrics
 
 
 def test_on_the_ideal_landscape_denoising_is_exact():
     batch = make_batch(30)
-    loss, _, metrics = denoising({"theta": jnp.ones(toys.T)}, batch)
+    loss, _, metrics = denoising({"theta": np.ones(toys.T, np.float32)}, batch)
     eps, y0 = np.float64(batch["eps"]), np.float64(batch["y0"])
     # (y - a x) / s loses one rounding of y / s at the sharpest level.
     assert loss < (10 * np.finfo(np.float32).eps / S[0]) ** 2
@@ -74,16 +76,19 @@ def test_known_elements_have_no_noise_and_do_not_count():
 
     ideal = toys.ideal_energy()
     term = make_denoising(toys.schedule(), ideal, box)
-    _, state = toys.sgd_step()
-    context, batch = toys.context(state), toys.batch_of(state)
-    rows, _, _ = term.prepare(context, (), batch)
-    free, _, _ = toys.denoising().prepare(context, (), batch)
-    assert np.all(np.asarray(rows["eps"])[:, known] == 0)
-    np.testing.assert_array_equal(
-        np.asarray(rows["eps"])[:, ~known], np.asarray(free["eps"])[:, ~known]
-    )
+
+    @toys.jit
+    def prepared(theta):
+        state = toys.sgd_step()[1]
+        context, batch = toys.context(state), toys.batch_of(state)
+        rows, _, _ = term.prepare(context, (), batch)
+        free, _, _ = toys.denoising().prepare(context, (), batch)
+        return rows, free, term.loss({"theta": theta}, (), rows, context)[0]
+
+    rows, free, loss = jax.tree.map(np.asarray, prepared(np.float32(THETA)))
+    assert np.all(rows["eps"][:, known] == 0)
+    np.testing.assert_array_equal(rows["eps"][:, ~known], free["eps"][:, ~known])
     # The gradient is theta eps: the loss is mean (theta_t - 1)^2 eps^2 of the free one.
-    loss, _ = term.loss({"theta": jnp.asarray(THETA)}, (), rows, context)
     error = (THETA - 1.0)[rows["t"]] * np.float64(free["eps"])[:, 3]
     assert float(loss) == pytest.approx(np.mean(error**2), rel=1e-4)
 
@@ -103,8 +108,8 @@ def test_a_pytree_of_answers_is_denoised_as_its_elements_are():
         name: {leaf: of(batch[name]) for leaf, of in split.items()}
         for name in ("y0", "eps")
     }
-    params = {"theta": jnp.asarray(THETA)}
-    loss, metrics = term.loss(params, (), cut, None)
+    params = {"theta": np.float32(THETA)}
+    loss, metrics = toys.jit(lambda p, b: term.loss(p, (), b, None))(params, cut)
     expected, _, same = denoising(params, batch)
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     for name in metrics:
@@ -113,7 +118,7 @@ def test_a_pytree_of_answers_is_denoised_as_its_elements_are():
 
 def test_a_rows_input_gradient_does_not_depend_on_the_batch():
     # The gradient is theta eps: the loss is mean (theta_t - 1)^2 eps^2 at any size.
-    params = {"theta": jnp.asarray(THETA)}
+    params = {"theta": np.float32(THETA)}
     for num_rows in (1, 7, 30):
         batch = make_batch(num_rows)
         error = (THETA - 1.0)[batch["t"]][:, None] * np.float64(batch["eps"])
@@ -310,10 +315,15 @@ def test_no_two_variants_have_the_same_gradient():
 
 def test_a_step_reports_the_roots_of_its_mean_squares():
     step, state = toys.sgd_step()
-    _, metrics = toys.jit(step)(state)
-    term, context = toys.denoising(), toys.context(state)
-    rows, _, _ = term.prepare(context, (), toys.batch_of(state))
-    _, squares = term.loss(state.params.energy, (), rows, context)
+    term = toys.denoising()
+
+    @toys.jit
+    def both(state):
+        context = toys.context(state)
+        rows, _, _ = term.prepare(context, (), toys.batch_of(state))
+        return step(state)[1], term.loss(state.params.energy, (), rows, context)[1]
+
+    metrics, squares = both(state)
     assert set(term.roots) == {"grad_norm_pos", "pred_norm"}
     for name in term.roots:
         expected = np.sqrt(np.float64(squares[name]))
