@@ -24,6 +24,7 @@ from ired_jax.types import Box, Energy, Example, Stream
 from tests import tiny, toys
 from tests.mutants import Mutant, one
 
+RNG = np.random.default_rng
 ROWS = 300  # of the finite set: more than a block
 KNOWN = 0.25  # of `first` in every answer
 
@@ -105,7 +106,9 @@ def inverse_run():
     experiment = build(
         tiny.get_config("none", eval__tolerance=0.01, train__num_seeds=2)
     )
-    return experiment, experiment.energy.init(jax.random.key(3))
+    shapes, rng = jax.eval_shape(experiment.energy.init, jax.random.key(0)), RNG(3)
+    draw = lambda leaf: np.float32(rng.normal(size=leaf.shape) / 3)  # noqa: E731
+    return experiment, jax.tree.map(draw, shapes)
 
 
 @functools.cache
@@ -157,10 +160,15 @@ def test_splits_of_other_sizes_are_answered_in_their_own():
 def test_endless_splits_have_draws_of_their_own_whatever_the_number():
     scorer = inverse_scorer()
     val, ood = (scorer.examples(name, 300) for name in ("val", "ood"))
-    root = jax.random.fold_in(jax.random.key(HELD_OUT_SEED), 0)
+
+    @toys.jit
+    def last(stream, shift):
+        root = jax.random.fold_in(jax.random.key(HELD_OUT_SEED), 0)
+        key = jax.random.fold_in(jax.random.fold_in(root, stream), 299)
+        return inverse.draw(key, n=3, shift=shift)
+
     for split, stream, shift in ((val, "EVAL_DATA", 0.5), (ood, "EVAL_OOD", 0.1)):
-        key = jax.random.fold_in(jax.random.fold_in(root, Stream[stream]), 299)
-        x, y = inverse.draw(key, n=3, shift=shift)
+        x, y = last(int(Stream[stream]), shift)
         np.testing.assert_allclose(split.x[299], x, rtol=1e-5)
         np.testing.assert_allclose(split.y[299], y, rtol=1e-3)
     few = scorer.examples("val", 5)
@@ -194,7 +202,7 @@ def test_every_level_is_scored_by_denoising_and_no_other():
         theta, level = params
         return jnp.where(t == level, 0.0, 1.0) * flat.apply(theta, x, y, t)
 
-    scorer = Scorer(board()._replace(energy=Energy(None, apply)))
+    scorer = Scorer(board(metrics={})._replace(energy=Energy(None, apply)))
     shares = [
         scorer.score((np.float32(1.0), np.int32(level)), ROWS)["val/denoise_mse"]
         for level in range(num_levels)
@@ -254,14 +262,19 @@ def test_a_restart_has_start_noise_of_its_own_and_the_first_is_the_score_of_reco
     x, index = {"a": np.zeros((4, 2), np.float32)}, np.arange(4)
     record, _ = solve(jnp.float32(0), x, index)
     like = experiment.task.example.y
-    for restart in (0, 1):
-        answer, _ = solve(jnp.float32(0), x, index, restart)
+
+    @toys.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    def of_rows(restart, row):
         root = jax.random.fold_in(jax.random.key(HELD_OUT_SEED), restart)
         key = jax.random.fold_in(root, Stream.EVAL_START)
-        for row in index:
-            keys = jax.random.split(jax.random.fold_in(key, row), 2)  # a leaf each
-            start = jax.random.normal(keys[1], like["rest"].shape)
-            np.testing.assert_array_equal(np.sign(answer["rest"][row]), np.sign(start))
+        keys = jax.random.split(jax.random.fold_in(key, row), 2)  # a leaf each
+        return jax.random.normal(keys[1], like["rest"].shape)
+
+    for restart in (0, 1):
+        answer, _ = solve(jnp.float32(0), x, index, restart)
+        starts = of_rows(restart, index)
+        np.testing.assert_array_equal(np.sign(answer["rest"]), np.sign(starts))
         if restart == 0:
             np.testing.assert_array_equal(answer["rest"], record["rest"])
 
@@ -347,10 +360,9 @@ def test_training_rows_are_the_latest_that_the_seed_itself_saw():
     experiment, _ = inverse_run()
     rows = training_rows(experiment, 5, 3, 12)
     source, key = experiment.task.train, jax.random.key(5)
-    last, before = (
-        training.draw_examples(source, (), key, step, experiment.batch_size)
-        for step in (2, 1)
-    )
+    size = {"batch_size": experiment.batch_size}
+    draw = toys.jit(functools.partial(training.draw_examples, source, (), **size))
+    last, before = draw(key, 2), draw(key, 1)
     np.testing.assert_allclose(
         rows.x, np.concatenate([last.x, before.x])[:12], rtol=1e-6
     )
@@ -359,7 +371,7 @@ def test_training_rows_are_the_latest_that_the_seed_itself_saw():
 
 def test_each_seed_is_scored_on_rows_of_its_own():
     (experiment, params), scorer = inverse_run(), inverse_scorer()
-    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), params)
+    stacked = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), params)
     scores = score_seeds(scorer, experiment, stacked, 3, 8)
     for seed, score in zip(experiment.seeds, scores, strict=True):
         own = scorer.score(params, 8, training_rows(experiment, seed, 3, 8))
