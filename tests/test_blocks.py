@@ -143,7 +143,7 @@ def test_a_step_in_blocks_is_the_step_of_all_rows(name):
     in_blocks, whole = (
         build(tiny.get_config(name, train__block_rows=rows)) for rows in (3, 8)
     )
-    start = toys.jit(whole.init_state)()
+    start = tiny.drawn_state(whole)
 
     def numbers(experiment):
         step = toys.jit(experiment.step_fns[-1])

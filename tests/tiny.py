@@ -3,6 +3,8 @@
 import importlib
 import pathlib
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 import configs
@@ -44,3 +46,26 @@ def resized(given: fields.Values, changes: fields.Values) -> ConfigDict:
     values = fields.replace(make_experiment, given, changes)
     sizes = {k: v for k, v in SIZES.items() if k in values and k not in changes}
     return fields.nest(fields.replace(make_experiment, values, sizes)).unlock()
+
+
+def drawn_state(experiment):
+    """A first state whose parameters NumPy draws: no initialiser is compiled."""
+    like, rng = jax.eval_shape(experiment.init_state), np.random.default_rng(0)
+
+    def draw(leaf):
+        return np.float32(rng.normal(0, 0.3, leaf.shape))
+
+    def zeros(leaf):
+        return np.zeros(leaf.shape, leaf.dtype)
+
+    params, rest = jax.tree.map(draw, like.params), (like.opt_state, like.memory)
+    opt_state, memory = jax.tree.map(zeros, rest)
+    key = jax.random.key(experiment.seeds[0])
+    return like._replace(
+        step=np.int32(0),
+        key=key,
+        params=params,
+        ema_params=params,
+        opt_state=opt_state,
+        memory=memory,
+    )
