@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from ired_jax import boxes, trees
 from ired_jax.diffusion import Schedule
+from ired_jax.energies.modules import Module
 from ired_jax.fields import Field
 from ired_jax.types import Array, Box, Energy, Params, Tree
 
@@ -27,7 +28,7 @@ Rounds = Callable[[Params, Tree, Tree, Array, int], Tree]  # -> answers, [R, ...
 UNROLLED = 6
 
 
-class Levels(nn.Module):
+class Levels(Module):
     """t () -> what each layer is told of the level, a gain and a bias: [layers, 2, c].
 
     Source: FiLM, Perez et al., arXiv 1709.07871.

@@ -24,6 +24,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
+from ired_jax.energies.modules import Dense, Module
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -34,7 +35,7 @@ UNITS = {"block": ((1, 3),), "cell": ((4,),), "line": ((0, 1), (2, 3))}
 BIASED = ("entry", "out")
 
 
-class Mix(nn.Module):
+class Mix(Module):
     """The weights of a mix of channels [c, c], made as flax's Dense makes them."""
 
     channels: int
@@ -49,7 +50,7 @@ class Mix(nn.Module):
         return weights
 
 
-class Weights(nn.Module):
+class Weights(Module):
     """The weights of a layer, by name; `layer` applies them."""
 
     channels: int
@@ -60,7 +61,7 @@ class Weights(nn.Module):
         return {n: Mix(self.channels, n in BIASED, name=n)() for n in names}
 
 
-class Board(nn.Module):
+class Board(Module):
     """(known, y, is_free, t, R) -> F after each round [R, ..].
 
     Arrays are [band, row, stack, column, digit], [3, 3, 3, 3, 9]: all units are axes.
@@ -72,10 +73,10 @@ class Board(nn.Module):
     steady: bool
 
     def setup(self):
-        self.inputs = nn.Dense(self.channels)
+        self.inputs = Dense(self.channels)
         self.stack = [Weights(self.channels) for _ in range(self.layers)]
         self.levels = Levels(self.num_levels, self.layers, self.channels)
-        self.head = nn.Dense(1)
+        self.head = Dense(1)
 
     def __call__(
         self, known: Array, y: Array, is_free: Array, t: Array, rounds: int

@@ -26,6 +26,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
+from ired_jax.energies.modules import Dense, Module
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -33,20 +34,20 @@ ANSWERING = Answering(rounds=8)
 RARE = -3.0  # first bias of a and b: products begin far from 1
 
 
-class Layer(nn.Module):
+class Layer(Module):
     """h [n, n, c] -> h + change; gain and bias [c] are those of the level."""
 
     channels: int
 
     def setup(self):
         def linear(use_bias=False):
-            return nn.Dense(self.channels, use_bias=use_bias)
+            return Dense(self.channels, use_bias=use_bias)
 
         self.norm = nn.LayerNorm()
         self.entry, self.back, self.both = linear(True), linear(), linear()
         rare = nn.initializers.constant(RARE)
-        self.left = nn.Dense(self.channels, bias_init=rare)
-        self.right = nn.Dense(self.channels, bias_init=rare)
+        self.left = Dense(self.channels, bias_init=rare)
+        self.right = Dense(self.channels, bias_init=rare)
         self.out = linear(True)
 
     def __call__(self, h: Array, gain: Array, bias: Array) -> Array:
@@ -58,7 +59,7 @@ class Layer(nn.Module):
         return h + self.out(nn.swish(mixed * (1 + gain) + bias))
 
 
-class Closure(nn.Module):
+class Closure(Module):
     """(known, y, is_free [n, n], t) -> F after each round [R, n, n]."""
 
     channels: int
@@ -66,10 +67,10 @@ class Closure(nn.Module):
     num_levels: int
 
     def setup(self):
-        self.inputs = nn.Dense(self.channels)
+        self.inputs = Dense(self.channels)
         self.stack = [Layer(self.channels) for _ in range(self.layers)]
         self.levels = Levels(self.num_levels, self.layers, self.channels)
-        self.norm, self.head = nn.LayerNorm(), nn.Dense(1)
+        self.norm, self.head = nn.LayerNorm(), Dense(1)
 
     def __call__(
         self, known: Array, y: Array, is_free: Array, t: Array, rounds: int

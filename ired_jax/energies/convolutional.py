@@ -24,6 +24,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.mlp import linear, sinusoid, uniform_fan_in
+from ired_jax.energies.modules import Module
 from ired_jax.fields import Field
 from ired_jax.types import Array, Energy, Params
 
@@ -40,7 +41,7 @@ def _convolution(features: int, size: int, inputs: int, kernel_init=None) -> nn.
     )
 
 
-class Block(nn.Module):
+class Block(Module):
     """(h [9, 9, c], level [TIME_WIDTH]) -> h + change, which knows the level."""
 
     channels: int
@@ -57,7 +58,7 @@ class Block(nn.Module):
         return h + nn.swish(change * (1 + gain) + bias)
 
 
-class Convolutional(nn.Module):
+class Convolutional(Module):
     """(known, y [9, 9, 9], t) -> O [9, 9, 9]."""
 
     channels: int

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ired_jax.energies.modules import Dense, Module
 from ired_jax.fields import Field
 from ired_jax.types import Array, Energy, Params, Tree
 
 
-class Landscape(nn.Module):
+class Landscape(Module):
     """y [D] -> ()."""
 
     width: int
@@ -25,9 +26,9 @@ class Landscape(nn.Module):
     def __call__(self, y: Array) -> Array:
         h = y
         for _ in range(self.layers):
-            h = nn.swish(nn.Dense(self.width)(h))
+            h = nn.swish(Dense(self.width)(h))
         gain = jax.nn.softplus(self.param("gain", nn.initializers.zeros, ()))
-        return nn.Dense(1)(h)[0] + gain * jnp.sum(y**2) / 2
+        return Dense(1)(h)[0] + gain * jnp.sum(y**2) / 2
 
 
 def make_density(

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
+from ired_jax.energies.modules import Dense, Module
 from ired_jax.fields import Field
 from ired_jax.types import Array, Energy, Params
 
 
-class Entrywise(nn.Module):
+class Entrywise(Module):
     """(values [D, k + 1], t ()) -> O [D, outputs]."""
 
     num_levels: int
@@ -38,9 +39,9 @@ class Entrywise(nn.Module):
         out = values @ linear[t] + offset[t][None]
         if self.width:
             shift = nn.Embed(self.num_levels, self.width, name="level")(t)
-            hidden = nn.swish(nn.Dense(self.width, name="hidden")(values) + shift[None])
+            hidden = nn.swish(Dense(self.width, name="hidden")(values) + shift[None])
             zeros = nn.initializers.zeros
-            out += nn.Dense(self.outputs, kernel_init=zeros, name="out")(hidden)
+            out += Dense(self.outputs, kernel_init=zeros, name="out")(hidden)
         return out
 
 

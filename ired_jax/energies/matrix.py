@@ -36,6 +36,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.tree_util import Partial
 
+from ired_jax.energies.modules import Dense, Module
 from ired_jax.energies.products import (
     AnswerLayer,
     AnswerMixes,
@@ -68,7 +69,7 @@ class Condition(NamedTuple):
     answer: tuple[AnswerLayer, ...] = ()
 
 
-class LevelGains(nn.Module):
+class LevelGains(Module):
     """Gains near 1 from the integer level: sinusoid -> Linear -> swish -> Linear.
 
     t () -> [features]; it is defined for every integer t, also one not trained.
@@ -81,12 +82,12 @@ class LevelGains(nn.Module):
         half = LEVEL_WIDTH // 2
         frequencies = jnp.exp(-jnp.arange(half) * (jnp.log(MAX_PERIOD) / (half - 1)))
         phase = t.astype(jnp.float32) * frequencies
-        h = nn.Dense(LEVEL_WIDTH)(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)]))
+        h = Dense(LEVEL_WIDTH)(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)]))
         init = nn.initializers.normal(GAIN_SCALE)
-        return 1.0 + nn.Dense(self.features, kernel_init=init)(nn.swish(h))
+        return 1.0 + Dense(self.features, kernel_init=init)(nn.swish(h))
 
 
-class MatrixProducts(nn.Module):
+class MatrixProducts(Module):
     """The part of the network that sees x and t: (x [n^2], t ()) -> Condition."""
 
     channels: int

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.tree_util import Partial
 
+from ired_jax.energies.modules import Dense, Module
 from ired_jax.fields import Field
 from ired_jax.types import Array, Energy, EnergyFn, Params, WithGrad
 
@@ -32,10 +33,10 @@ def uniform_fan_in(fan_in: int):
     return init
 
 
-def linear(features: int, fan_in: int, *, use_bias: bool = True) -> nn.Dense:
+def linear(features: int, fan_in: int, *, use_bias: bool = True) -> Dense:
     """A dense layer whose weights and biases start uniform in +-1/sqrt(fan_in)."""
     init = uniform_fan_in(fan_in)
-    return nn.Dense(features, use_bias=use_bias, kernel_init=init, bias_init=init)
+    return Dense(features, use_bias=use_bias, kernel_init=init, bias_init=init)
 
 
 def sinusoid(t: Array, width: int = TIME_WIDTH) -> Array:
@@ -54,7 +55,7 @@ def sinusoid(t: Array, width: int = TIME_WIDTH) -> Array:
     return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
 
 
-class TimeEmbedding(nn.Module):
+class TimeEmbedding(Module):
     """sinusoid -> Linear -> exact GELU -> Linear; t [...] -> [..., width]."""
 
     width: int = TIME_WIDTH
@@ -65,7 +66,7 @@ class TimeEmbedding(nn.Module):
         return linear(self.width, self.width)(nn.gelu(h, approximate=False))
 
 
-class MLP(nn.Module):
+class MLP(Module):
     """The network in two parts: what depends on (x, t), and what depends on y."""
 
     x_size: int

@@ -18,13 +18,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.custom_batching import custom_vmap
 
+from ired_jax.energies.modules import Module
 from ired_jax.types import Array
 
 PRODUCT_SCALE = 0.3
 ANSWER_CHANNELS = 4
 
 
-class Mix(nn.Module):
+class Mix(Module):
     """Mixes maps across channels, entry by entry: [c, n, n] -> [features, n, n].
 
     Weights start normal with standard deviation `scale / sqrt(c)`; there is no bias,
@@ -120,7 +121,7 @@ def _copy_transposed_of_rows(axis_size, is_batched, maps):
     return jnp.moveaxis(jax.lax.optimization_barrier(maps), 1, 0), True
 
 
-class ProductLayer(nn.Module):
+class ProductLayer(Module):
     """H + Mix(Mix(X) @ Mix(X)) with X = [H, base]: H [c, n, n] -> [c, n, n].
 
     The degree of H as a polynomial of A doubles. The product enters small, because
@@ -153,7 +154,7 @@ class AnswerLayer(NamedTuple):
     out: Array
 
 
-class AnswerMixes(nn.Module):
+class AnswerMixes(Module):
     """What a layer on the stack O needs besides O: maps of A [c, n, n] -> AnswerLayer.
 
     The products enter small, as on A, but through weights that see no map here.

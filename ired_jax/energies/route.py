@@ -27,6 +27,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
+from ired_jax.energies.modules import Dense, Module
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Example, Params, Tree
 
@@ -34,19 +35,17 @@ ANSWERING = Answering(rounds=8)
 RARE = -2.0  # first bias of b: sums over neighbours begin far from 1
 
 
-class Layer(nn.Module):
+class Layer(Module):
     """h [steps, n, c] -> h + change; gain and bias [c] are those of the level."""
 
     channels: int
 
     def setup(self):
         def linear(use_bias=False):
-            return nn.Dense(self.channels, use_bias=use_bias)
+            return Dense(self.channels, use_bias=use_bias)
 
         self.norm = nn.LayerNorm()
-        self.sent = nn.Dense(
-            6 * self.channels, bias_init=nn.initializers.constant(RARE)
-        )
+        self.sent = Dense(6 * self.channels, bias_init=nn.initializers.constant(RARE))
         self.mixed, self.out = linear(True), linear(True)
 
     def __call__(self, h: Array, edges: Array, gain: Array, bias: Array) -> Array:
@@ -73,7 +72,7 @@ def _of_times(parts: Array) -> Array:
     return jnp.concatenate([own, after, before], axis=-1)
 
 
-class Route(nn.Module):
+class Route(Module):
     """(x, y [steps, n], t) -> F after each round [R, steps, n]."""
 
     channels: int
@@ -81,10 +80,10 @@ class Route(nn.Module):
     num_levels: int
 
     def setup(self):
-        self.inputs = nn.Dense(self.channels)
+        self.inputs = Dense(self.channels)
         self.stack = [Layer(self.channels) for _ in range(self.layers)]
         self.levels = Levels(self.num_levels, self.layers, self.channels)
-        self.norm, self.head = nn.LayerNorm(), nn.Dense(1)
+        self.norm, self.head = nn.LayerNorm(), Dense(1)
 
     def __call__(
         self, edges: Array, ends: Array, y: Array, t: Array, rounds: int
