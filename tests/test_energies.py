@@ -9,9 +9,10 @@ import chex
 import jax
 import numpy as np
 import pytest
+from flax import errors
 
 from ired_jax import types
-from ired_jax.energies import matrix, mlp, spectral
+from ired_jax.energies import matrix, mlp, modules, spectral
 from tests import references, toys
 from tests.mutants import Mutant, one
 
@@ -448,6 +449,22 @@ def test_the_matrix_energy_refuses_bad_sizes_by_name(bad):
         matrix.make_matrix(**bad)
 
 
+def test_initial_values_are_drawn_once_and_shapes_still_compared():
+    drawn = []
+
+    def start(key, shape, dtype):
+        drawn.append(shape)
+        return np.ones(shape, dtype)
+
+    layer = modules.Dense(3, use_bias=False, kernel_init=start)
+    params = layer.init(jax.random.key(0), np.ones(2, np.float32))
+    np.testing.assert_array_equal(params["params"]["kernel"], np.ones((2, 3)))
+    assert jax.eval_shape(layer.apply, params, np.ones(2, np.float32)).shape == (3,)
+    assert drawn == [(2, 3)]
+    with pytest.raises(errors.ScopeParamShapeError):
+        jax.eval_shape(layer.apply, params, np.ones(4, np.float32))
+
+
 class GoldenTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_the_reference_network_agrees_compiled_and_not(self):
@@ -459,6 +476,13 @@ class GoldenTest(chex.TestCase):
 
 
 MUTANTS = [
+    Mutant(
+        "energies",
+        "initial values drawn at every apply",
+        "ired_jax.energies.modules",
+        one("init_fn = nn.initializers.zeros", "pass"),
+        test_initial_values_are_drawn_once_and_shapes_still_compared,
+    ),
     Mutant(
         "energies",
         "the stack of the answer multiplied entry by entry",
