@@ -65,6 +65,7 @@ class Experiment(NamedTuple):
     search: Search | None
     seeds: tuple[int, ...]
     mesh: Mesh | None = None  # the devices of a step; None: one
+    shapes: TrainState | None = None  # and dtypes of a state, traced once
 
     @property
     def train_data(self) -> Tree:
@@ -101,18 +102,18 @@ class Experiment(NamedTuple):
     @property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and placement of a state, without its memory."""
-        state = jax.eval_shape(self._replace(mesh=None).init_state)
         one = SingleDeviceSharding(jax.local_devices()[0])
-        places = self.placement if self.mesh else jax.tree.map(lambda _: one, state)
+        places = (
+            self.placement if self.mesh else jax.tree.map(lambda _: one, self.shapes)
+        )
         return jax.tree.map(
-            lambda leaf, place: leaf.update(sharding=place), state, places
+            lambda leaf, place: leaf.update(sharding=place), self.shapes, places
         )
 
     @property
     def placement(self) -> TrainState:
         """Where each leaf of the state is, of a run on several devices."""
-        state = jax.eval_shape(self._replace(mesh=None).init_state)
-        return devices.placement(state, self.mesh, num_seeds=len(self.seeds))
+        return devices.placement(self.shapes, self.mesh, num_seeds=len(self.seeds))
 
     def phase_at(self, step: int) -> int:
         """The index of the phase that the step after `step` finished ones is in."""
@@ -187,7 +188,7 @@ def make_experiment(
         ema=ema,
         block_rows=block_rows,
     )
-    return Experiment(
+    experiment = Experiment(
         task=task,
         energy=in_precision(energy, "float32"),
         schedule=of_task["schedule"],
@@ -205,7 +206,10 @@ def make_experiment(
         evaluation=evaluation,
         search=search,
         seeds=tuple(range(seed, seed + num_seeds)),
+    )
+    return experiment._replace(
         mesh=devices.make_mesh(batch_size),
+        shapes=jax.eval_shape(experiment.init_state),
     )
 
 
@@ -270,7 +274,7 @@ def _refuse_if_too_large(experiment: Experiment, values: fields.Values) -> None:
 
 def _state_bytes(experiment: Experiment) -> int:
     """What one device holds of the state."""
-    state = jax.eval_shape(experiment.init_state)
+    state = experiment.shapes
     leaves = jax.tree.leaves(state)
     shapes = [leaf.shape for leaf in leaves]
     if experiment.mesh is not None:

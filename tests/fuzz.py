@@ -138,7 +138,7 @@ def try_config(name: str, presets: str, changes: dict, *, step: bool) -> str:
             with in_time():
                 experiment = build(way(given_of(name, presets)))
                 if step and way is ways[0]:
-                    state = jax.eval_shape(experiment.init_state)
+                    state = experiment.shapes
                     jax.eval_shape(
                         experiment.step_fns[-1], state, experiment.train_data
                     )

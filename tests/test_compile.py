@@ -168,7 +168,7 @@ def test_the_compiled_step_of_a_config_does_the_products_counted_by_hand(name):
     sizes = [values[k] for k in ("task.n", "energy.width", "train.batch_size")]
     assert sizes == [SIZE**0.5, WIDTH, BATCH]
     experiment = build(config)
-    state = jax.eval_shape(experiment.init_state)
+    state = experiment.shapes
     step = toys.jit(experiment.step_fns[-1], donate_argnums=0)
     step = step.lower(state, experiment.train_data).compile()
     bodies_not_counted = 9 * BATCH * GRADIENT if name != "none" else 0
@@ -228,7 +228,7 @@ def test_the_states_of_several_seeds_are_held_once():
     config = importlib.import_module("configs.none").get_config("smoke,mlp")
     config.task.n, config.train.num_seeds, config.train.batch_size = 2, 8, 4
     experiment = build(config)
-    state = jax.eval_shape(experiment.init_state)
+    state = experiment.shapes
     memory = (
         experiment.dispatch(0)
         .lower(state, experiment.train_data)

@@ -18,23 +18,28 @@ from experiments.build import build, make_experiment, resolve
 from experiments.errors import UserError
 from experiments.schema import everything, schema
 from experiments.score.scorer import solver
-from tests import tiny
+from tests import plain, tiny
 from tests.mutants import Mutant, one
 
+INVERSIONS = [
+    name for name in tiny.NAMES if tiny.get_config(name).task.name == "inverse"
+]
 FIRST = ("none", "cd_full", "sudoku")
-# Configs that together have every field: (name, presets, fields).
+ALONE = plain.ENERGY | {"objectives": ("contrast",)}  # a smaller program
+# Configs that together have every field: (name, presets, fields). Whatever is not of a
+# network is traced with a plain one.
 CONFIGS = (
-    ("none", "smoke", {}),
-    # Alone: a smaller program.
-    ("cd_full", "smoke", {"objectives": ("contrast",)}),
+    ("none", "smoke", plain.ENERGY),
+    ("cd_full", "smoke", ALONE),
     # Its network looks at y, so that what y is matters.
-    ("sudoku", "smoke", {}),
-    *((name, "smoke", {}) for name in tiny.NAMES if name not in FIRST),
+    ("sudoku", "smoke", {"data.num_puzzles": 8, "data.num_held_out": 4}),
+    *((name, "smoke", plain.ENERGY) for name in INVERSIONS if name not in FIRST),
+    *((name, "smoke", {}) for name in tiny.NAMES if name not in FIRST[1:]),
     ("none", "smoke,mlp", {}),
-    ("none", "smoke", {"eval.moves": 2}),
-    ("none", "smoke", {"objectives": ("unrolled",)}),
+    ("none", "smoke", plain.ENERGY | {"eval.moves": 2}),
+    ("none", "smoke", plain.ENERGY | {"objectives": ("unrolled",)}),
     *(
-        ("cd_full", "smoke", {"objectives": ("contrast",)} | filtered)
+        ("cd_full", "smoke", ALONE | filtered)
         for filtered in (
             {"filter.mode": "running_quantile"},
             {"filter.mode": "fixed", "filter.thresholds": (1.0,) * 10},
@@ -58,7 +63,7 @@ def cases() -> dict[str, tuple]:
     found, seen = {}, set()
     for index, (name, presets, more) in enumerate(CONFIGS):
         config = importlib.import_module(f"configs.{name}").get_config(presets)
-        given = fields.flatten(config) | more
+        given = fields.replace(make_experiment, fields.flatten(config), more)
         for field, spec in schema(make_experiment, given).items():
             if (field, spec.field) not in seen and field not in STRUCTURE:
                 seen.add((field, spec.field))
@@ -93,10 +98,9 @@ def program(jitted, *arguments) -> tuple:
     return str(used), *(np.asarray(const).tobytes() for const in jaxpr.consts)
 
 
-@functools.cache
 def state_of(key: Key):
     """The shapes of all that is trained and remembered."""
-    return jax.eval_shape(built(key).init_state)
+    return built(key).shapes
 
 
 @functools.cache
@@ -177,7 +181,7 @@ def test_a_field_changes_the_run(case):
 
 @pytest.mark.parametrize("field", ["precision.chains", "precision.loss"])
 def test_a_precision_changes_the_step_and_not_the_evaluation(field):
-    config = importlib.import_module("configs.cd_full").get_config("smoke")
+    config = tiny.get_config("cd_full", **plain.ENERGY)
     first, second = map(key_of, changed(fields.flatten(config), field))
     assert step_of(first) != step_of(second)
     assert inference_of(first) == inference_of(second)
@@ -257,11 +261,6 @@ def test_what_presets_set_are_fields():
     assert names.issuperset(tiny.SIZES)
 
 
-INVERSIONS = [
-    name for name in tiny.NAMES if tiny.get_config(name).task.name == "inverse"
-]
-
-
 def two_steps_of(config):
     """The parameters after two steps of the last phase, and those before."""
     experiment = build(config)
@@ -278,7 +277,7 @@ def two_steps_of(config):
 
 def second_update(name: str):
     """Of the second step (the buffer is filled) at full weight, flat."""
-    shared = {"train__beta1": 0.0, "train__beta2": 0.5}
+    shared = {"train__beta1": 0.0, "train__beta2": 0.5} | plain.ENERGY
     warm = {} if name == "none" else {"loss__warmup": 0}
     last, first = two_steps_of(tiny.get_config(name, **shared, **warm))
     updates = jax.tree.map(lambda a, b: np.asarray(a) - b, last, first)
@@ -296,7 +295,9 @@ def test_the_variants_are_different_runs():
 
 def test_classic_is_a_different_run():
     presets = ("smoke", "smoke,classic")
-    default, classic = (key_of(tiny.get_config("cd_full", p)) for p in presets)
+    default, classic = (
+        key_of(tiny.get_config("cd_full", p, **plain.ENERGY)) for p in presets
+    )
     assert step_of(default) != step_of(classic)
 
 
@@ -306,7 +307,7 @@ def test_one_bucket_a_level_and_more_than_that_is_the_same_run():
     for buckets in (10, 16):
         fields = {"conditional": False, "num_buckets": buckets}
         fields = {f"replay__{name}": value for name, value in fields.items()}
-        config = tiny.get_config("cd_full", objectives=("contrast",), **fields)
+        config = tiny.get_config("cd_full", **ALONE, **fields)
         results.append(two_steps_of(config)[0])
     chex.assert_trees_all_equal(*results)
 

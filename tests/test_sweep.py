@@ -461,7 +461,7 @@ def test_a_step_is_compiled_and_timed():
     config = tiny.get_config("density", **options)
     of_points, have = estimate.in_child({"a": fields.flatten(config)})
     found = of_points["a"]
-    state = jax.eval_shape(build(config).init_state)
+    state = build(config).shapes
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     assert held < found.nbytes < held + 2**25 < have
     assert 0 < found.seconds < 60 * config.train.num_steps

@@ -31,7 +31,7 @@ def costs(points: Mapping[str, Values]) -> dict[str, Cost]:
     found, known = {}, {}
     for name, values in points.items():
         experiment = build(fields.nest(values))
-        state = jax.eval_shape(experiment.init_state)
+        state = experiment.shapes
         lowered = experiment.dispatch().lower(state, experiment.train_data)
         program = REALS.sub("", lowered.as_text())
         if program not in known:
