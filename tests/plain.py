@@ -8,7 +8,10 @@ import jax.numpy as jnp
 from ired_jax.fields import Field
 from ired_jax.types import Array, Energy, Params, Tree
 
-ENERGY = {"energy.name": __name__}
+
+def of(width: int) -> dict[str, object]:
+    """The fields of a config that choose it."""
+    return {"energy.name": __name__, "energy.width": width}
 
 
 def make_plain(
@@ -17,7 +20,7 @@ def make_plain(
     *,
     width: Annotated[int, Field("rows of weights", at_least=1)] = 4,
 ) -> Energy:
-    """E = log cosh of W [x, y, t], summed; x and y of any shapes, as trees."""
+    """E = log cosh of W [x, y, t], summed; it proposes what its gradient says of y."""
 
     def init(key: Array) -> Params:
         return jax.random.normal(key, (width, x_size + y_size + 1)) / 4
@@ -26,4 +29,9 @@ def make_plain(
         parts = [jnp.ravel(leaf) for leaf in jax.tree.leaves((x, y, t / 4))]
         return jnp.sum(jnp.log(jnp.cosh(params @ jnp.concatenate(parts))))
 
-    return Energy(init, apply)
+    def propose(*point) -> Tree:
+        return jax.tree.map(
+            lambda leaf: jnp.tanh(leaf)[None], jax.grad(apply, 2)(*point)
+        )
+
+    return Energy(init, apply, propose=propose, rounds=1)

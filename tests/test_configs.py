@@ -25,19 +25,19 @@ INVERSIONS = [
     name for name in tiny.NAMES if tiny.get_config(name).task.name == "inverse"
 ]
 FIRST = ("none", "cd_full", "sudoku")
-ALONE = plain.ENERGY | {"objectives": ("contrast",)}  # a smaller program
+ALONE = plain.of(4) | {"objectives": ("contrast",)}  # a smaller program
 # Configs that together have every field: (name, presets, fields). Whatever is not of a
 # network is traced with a plain one.
 CONFIGS = (
-    ("none", "smoke", plain.ENERGY),
+    ("none", "smoke", plain.of(4)),
     ("cd_full", "smoke", ALONE),
     # Its network looks at y, so that what y is matters.
     ("sudoku", "smoke", {"data.num_puzzles": 8, "data.num_held_out": 4}),
-    *((name, "smoke", plain.ENERGY) for name in INVERSIONS if name not in FIRST),
+    *((name, "smoke", plain.of(4)) for name in INVERSIONS if name not in FIRST),
     *((name, "smoke", {}) for name in tiny.NAMES if name not in FIRST[1:]),
     ("none", "smoke,mlp", {}),
-    ("none", "smoke", plain.ENERGY | {"eval.moves": 2}),
-    ("none", "smoke", plain.ENERGY | {"objectives": ("unrolled",)}),
+    ("none", "smoke", plain.of(4) | {"eval.moves": 2}),
+    ("none", "smoke", plain.of(4) | {"objectives": ("unrolled",)}),
     *(
         ("cd_full", "smoke", ALONE | filtered)
         for filtered in (
@@ -181,7 +181,7 @@ def test_a_field_changes_the_run(case):
 
 @pytest.mark.parametrize("field", ["precision.chains", "precision.loss"])
 def test_a_precision_changes_the_step_and_not_the_evaluation(field):
-    config = tiny.get_config("cd_full", **plain.ENERGY)
+    config = tiny.get_config("cd_full", **plain.of(4))
     first, second = map(key_of, changed(fields.flatten(config), field))
     assert step_of(first) != step_of(second)
     assert inference_of(first) == inference_of(second)
@@ -277,7 +277,7 @@ def two_steps_of(config):
 
 def second_update(name: str):
     """Of the second step (the buffer is filled) at full weight, flat."""
-    shared = {"train__beta1": 0.0, "train__beta2": 0.5} | plain.ENERGY
+    shared = {"train__beta1": 0.0, "train__beta2": 0.5} | plain.of(4)
     warm = {} if name == "none" else {"loss__warmup": 0}
     last, first = two_steps_of(tiny.get_config(name, **shared, **warm))
     updates = jax.tree.map(lambda a, b: np.asarray(a) - b, last, first)
@@ -296,7 +296,7 @@ def test_the_variants_are_different_runs():
 def test_classic_is_a_different_run():
     presets = ("smoke", "smoke,classic")
     default, classic = (
-        key_of(tiny.get_config("cd_full", p, **plain.ENERGY)) for p in presets
+        key_of(tiny.get_config("cd_full", p, **plain.of(4))) for p in presets
     )
     assert step_of(default) != step_of(classic)
 

@@ -19,22 +19,24 @@ from experiments.run import loop
 from experiments.run.logs import read_rows
 from experiments.score.scorer import Scorer
 from ired_jax import blocks
-from tests import simulated, tiny
+from tests import plain, simulated, tiny
 from tests.mutants import Mutant, one
 from tests.runs import EVERY_STEP, last_state, stop_at, train
 
-# Together every task and every objective, with rings and filter, whole and in parts.
+# Together every task and every objective, with rings and filter, whole and in parts;
+# and each of their networks, once.
+ONE_ROUND = {"energy.rounds": 1}
 CONFIGS = {
     "addition": {},
-    "addition unrolled": {"objectives": ("unrolled",)},
-    "completion": {},
-    "connectivity": {},
-    "path": {},
-    "sudoku": {},
-    "sudoku in parts": {"proposal.parts": 8},
+    "addition unrolled": plain.of(4) | {"objectives": ("unrolled",)},
+    "completion": ONE_ROUND,
+    "connectivity": ONE_ROUND,
+    "path": ONE_ROUND,
+    "sudoku": ONE_ROUND,
+    "sudoku in parts": plain.of(4) | {"proposal.parts": 8},
     "cd_full": {},
     "density_pcd": {"train.num_seeds": 2},
-    "density_pcd in parts": {"negatives.parts": 8},
+    "density_pcd in parts": plain.of(4) | {"negatives.parts": 8},
 }
 STEPS = 2
 SPREAD = 1e-4  # of a float32 sum in another order; some chains amplify it more
@@ -107,7 +109,9 @@ def toy(num_rows, block_rows):
 
 def answers():
     """Figures of 16 answers, and how many of their 8 blocks each device solves."""
-    config = tiny.get_config("cd_full", eval__block=2, eval__batch_size=16)
+    config = tiny.get_config(
+        "cd_full", **plain.of(4), eval__block=2, eval__batch_size=16
+    )
     experiment, share_out, shares = build(config), devices.share_out, set()
     params = devices.everywhere(experiment.energy.init(jax.random.key(0)))
 
@@ -173,7 +177,7 @@ def test_answers_are_shared_out_and_are_the_same():
 
 def config_of_run(num_steps: int):
     options = EVERY_STEP | {"train__num_steps": num_steps, "train__eval_every": 2}
-    options |= {"train__batch_size": 16, "negatives__parts": 8}
+    options |= {"train__batch_size": 16, "negatives__parts": 8} | plain.of(4)
     return tiny.get_config("density_pcd", **options)
 
 
@@ -217,7 +221,7 @@ def test_the_first_of_several_processes_writes(monkeypatch):
 
 
 def test_pre_emption_ends_several_processes_well_and_tells_a_single_one(monkeypatch):
-    state = build(tiny.get_config("addition")).init_state()
+    state = build(tiny.get_config("none", **plain.of(4))).init_state()
     with pytest.raises(UserError, match="interrupted at step 0, saved"):
         loop._interrupted(state)
     monkeypatch.setattr(jax, "process_count", lambda: 2)

@@ -15,11 +15,13 @@ import pytest
 from experiments import cli
 from experiments.errors import UserError
 from experiments.run.logs import read_rows
+from tests import plain
 from tests.runs import config_of, last_state, train, without_scores
 
 KILLS = 10
-# One program for all; 64 channels have parameters that the limit of a disk cannot hold.
-RUN = {"num_steps": 30, "replay__capacity": 64, "energy__channels": 64}
+LIMIT = 20_000  # bytes of a file on the full disk
+# One program for all; its parameters are more than the limit.
+RUN = {"num_steps": 30, "replay__capacity": 64} | plain.of(512)
 
 
 def train_in_child(directory: str, cache_home: str, file_limit: int | None):
@@ -92,7 +94,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(children, tmp_path):
     first.kill()
     first.join()
     good = last_state(tmp_path, config)
-    second = children(tmp_path, file_limit=20_000)
+    second = children(tmp_path, file_limit=LIMIT)
     second.join()
     assert second.exitcode == 3
     assert 3 <= int(good.step) < 30
