@@ -7,7 +7,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
-from experiments import figures
+from experiments import configuration, fields, figures
+from tests import plain, tiny
 
 FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -25,6 +26,7 @@ def test_a_notebook_runs_and_draws(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STEPS", "20")
     monkeypatch.setattr(figures, "write_all", lambda *_: None)  # tested elsewhere
+    monkeypatch.setattr(configuration, "overridden", tiny_of(configuration.overridden))
     monkeypatch.syspath_prepend(str(tmp_path))  # what a notebook adds is taken back
     matplotlib.use("agg")
     shown = []
@@ -34,6 +36,11 @@ def test_a_notebook_runs_and_draws(path, tmp_path, monkeypatch):
         exec(compile(cell, f"{path.name}, cell {index}", "exec"), names)
     assert len(shown) == PICTURES[path.stem]
     assert all(size > 2_000 for size in shown), shown
+
+
+def tiny_of(overridden):
+    """The same at the sizes of tests, with a plain energy."""
+    return lambda *given: tiny.resized(fields.flatten(overridden(*given)), plain.of(4))
 
 
 def drawn(folder):
