@@ -14,13 +14,16 @@ def of(width: int) -> dict[str, object]:
     return {"energy.name": __name__, "energy.width": width}
 
 
+PROPOSING = {"energy.name": "tests.proposing"}
+
+
 def make_plain(
     x_size: int,
     y_size: int,
     *,
     width: Annotated[int, Field("rows of weights", at_least=1)] = 4,
 ) -> Energy:
-    """E = log cosh of W [x, y, t], summed; it proposes what its gradient says of y."""
+    """E = log cosh of W [x, y, t], summed; x and y of any shapes, as trees."""
 
     def init(key: Array) -> Params:
         return jax.random.normal(key, (width, x_size + y_size + 1)) / 4
@@ -29,9 +32,4 @@ def make_plain(
         parts = [jnp.ravel(leaf) for leaf in jax.tree.leaves((x, y, t / 4))]
         return jnp.sum(jnp.log(jnp.cosh(params @ jnp.concatenate(parts))))
 
-    def propose(*point) -> Tree:
-        return jax.tree.map(
-            lambda leaf: jnp.tanh(leaf)[None], jax.grad(apply, 2)(*point)
-        )
-
-    return Energy(init, apply, propose=propose, rounds=1)
+    return Energy(init, apply)

@@ -12,7 +12,7 @@ from experiments.run import loop
 from experiments.run.checkpoint import Checkpoints
 from experiments.run.logs import Logs
 from experiments.score.scorer import Scorer
-from tests import tiny
+from tests import plain, tiny
 
 CONTRACT = {
     "train/denoise_mse",
@@ -47,7 +47,8 @@ def without_scores(patch: pytest.MonkeyPatch) -> None:
 
 
 def config_of(num_steps: int, **overrides):
-    overrides = EVERY_STEP | overrides
+    """The whole method around a plain energy."""
+    overrides = EVERY_STEP | plain.of(4) | overrides
     return tiny.get_config("cd_full", train__num_steps=num_steps, **overrides)
 
 

@@ -33,7 +33,7 @@ CONFIGS = {
     "connectivity": ONE_ROUND,
     "path": ONE_ROUND,
     "sudoku": ONE_ROUND,
-    "sudoku in parts": plain.of(4) | {"proposal.parts": 8},
+    "sudoku in parts": plain.PROPOSING | {"proposal.parts": 8},
     "cd_full": {},
     "density_pcd": {"train.num_seeds": 2},
     "density_pcd in parts": plain.of(4) | {"negatives.parts": 8},

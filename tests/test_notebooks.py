@@ -40,7 +40,13 @@ def test_a_notebook_runs_and_draws(path, tmp_path, monkeypatch):
 
 def tiny_of(overridden):
     """The same at the sizes of tests, with a plain energy."""
-    return lambda *given: tiny.resized(fields.flatten(overridden(*given)), plain.of(4))
+
+    def smaller(*given):
+        values = fields.flatten(overridden(*given))
+        proposes = "proposal" in values["objectives"]
+        return tiny.resized(values, plain.PROPOSING if proposes else plain.of(4))
+
+    return smaller
 
 
 def drawn(folder):
