@@ -46,7 +46,10 @@ def test_a_finished_run_is_complete_on_disk(finished):
     for name in names:
         assert (directory / "figures" / f"{name}.png").stat().st_size > 1000
     assert list((directory / "tensorboard").iterdir())
-    chex.assert_trees_all_equal(last_state(directory, config), state)
+    restored = last_state(directory, config)
+    chex.assert_trees_all_equal(restored, state)
+    # Placed alike: a resumed run has the program of a new one, compiled already.
+    assert restored.step.committed == state.step.committed
 
 
 def test_three_steps_and_three_more_are_six_steps_bit_for_bit(finished, tmp_path):

@@ -57,6 +57,9 @@ def train_and_evaluate(
             say(f"resuming from step {step_of(state)}")
         else:
             state = experiment.init_state()
+            if experiment.mesh is None:
+                # Placed as a restored one is: the program of both is compiled once.
+                state = jax.device_put(state, jax.local_devices()[0])
         scorer, length = Scorer(experiment), experiment.periods.num_steps
         schema, step = schema_of(experiment), step_of(state)
         with Logs(directory, schema, step=step, num_steps=length, then=watch) as logs:
