@@ -7,7 +7,7 @@ import pytest
 from experiments import solve
 from experiments.build import build
 from experiments.score import trained
-from tests import tiny, toys
+from tests import tiny
 from tests.mutants import Mutant, one
 
 CHAIN = np.eye(3, k=1)
@@ -29,7 +29,10 @@ def test_one_of_the_training_s_size_is_solved_and_watched_and_a_bad_one_is_named
     """Answers lie in the box of the last split, whose size is another."""
     config = tiny.get_config(name, energy__rounds=1, eval__rounds=1)
     experiment = build(config)
-    params = toys.jit(experiment.energy.init)(jax.random.key(0))
+    rng, shapes = np.random.default_rng(0), experiment.shapes.params.energy
+    params = jax.tree.map(
+        lambda leaf: np.float32(rng.normal(0, 0.3, leaf.shape)), shapes
+    )
     model = trained.Trained(experiment, config, params, step=0, seed=0)
     monkeypatch.setattr(trained, "load", lambda *_: model)
     inputs = [bad, good] if name == "path" else np.stack([bad, good])
