@@ -50,7 +50,7 @@ def resized(given: fields.Values, changes: fields.Values) -> ConfigDict:
 
 def drawn_state(experiment):
     """A first state whose parameters NumPy draws: no initialiser is compiled."""
-    like, rng = jax.eval_shape(experiment.init_state), np.random.default_rng(0)
+    like, rng = experiment.shapes, np.random.default_rng(0)
 
     def draw(leaf):
         return np.float32(rng.normal(0, 0.3, leaf.shape))
