@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items):
 
 # JAX keeps each lowered module alive, and each later lowering walks through them all:
 # after a thousand tests a small operation takes 50 ms for 10, and a worker holds 6 GB.
-FORGET_EVERY = 100
+FORGET_EVERY = 200
 _number = itertools.count(1)
 
 
