@@ -39,7 +39,7 @@ sudoku: install
 	--config.eval.first_rounds=48 --config.eval.num_examples=64 $(ARGS)
 	echo '$(BOARD)' > $(SUDOKU)/board.txt
 	$(BIN)/python -m experiments.solve --workdir=$(SUDOKU) --input=$(SUDOKU)/board.txt \
-	--output=$(SUDOKU)/answer.txt --restarts=16 --picture=$(SUDOKU)/think.png
+	--output=$(SUDOKU)/answer.txt --restarts=32 --picture=$(SUDOKU)/think.png
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

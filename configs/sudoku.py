@@ -1,7 +1,7 @@
 """Sudoku: the network inside an energy learns to propose, the energy to judge.
 
     python -m experiments.train --config=configs/sudoku.py        # a GPU, an hour
-    python -m experiments.train --config=configs/sudoku.py:cpu    # two cores, 45 min
+    python -m experiments.train --config=configs/sudoku.py:cpu    # two cores, an hour
     python -m experiments.evaluate --workdir=.. --config=configs/sudoku.py:cpu \
         --config.eval.restarts=16
 
@@ -39,9 +39,9 @@ CPU = {
     "train.num_steps": 4_000,
     "train.batch_size": 32,
     "train.log_every": 50,
-    "train.eval_every": 1_000,
+    "train.eval_every": 2_000,
     "eval.first_rounds": 384,
-    "eval.num_examples": 256,
+    "eval.num_examples": 128,
     "eval.num_examples_running": 32,
 }
 SMOKE = {

@@ -132,7 +132,7 @@ def tables_of(answers: Answers) -> list:
     }
     more = f"{count - LINES_SHOWN} more in the .csv file"
     return tables(
-        f"{count - len(answers.refused)} answers to {count} inputs",
+        f"answered: {count - len(answers.refused)} of {count}, numbered from 0",
         [str(index) for index in range(min(count, LINES_SHOWN))],
         cells,
         corner="input",
