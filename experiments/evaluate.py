@@ -42,9 +42,9 @@ def define(values: flags.FlagValues) -> None:
     flags.mark_flag_as_required("workdir", flag_values=values)
 
 
-def main(argv: list[str]) -> None:
-    values = cli.parse(argv, define)
-    for name in cli.overrides(argv):  # it would be silently ignored
+def _refuse_ignored(argv: list[str], values: flags.FlagValues) -> None:
+    """Raises UserError for an override that would change nothing, silently."""
+    for name in cli.overrides(argv):
         if name.partition(".")[0] not in READ:
             raise UserError(
                 f"--config.{name}: would change nothing, evaluation reads the"
@@ -54,6 +54,11 @@ def main(argv: list[str]) -> None:
             raise UserError(
                 f"--config.{name}: needs --config=.., such as the run's own"
             )
+
+
+def main(argv: list[str]) -> None:
+    values = cli.parse(argv, define)
+    _refuse_ignored(argv, values)
     directory = Path(values.workdir)
     model = trained.load(directory, values.checkpoint, values.seed)
     config = model.config
