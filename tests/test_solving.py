@@ -304,6 +304,13 @@ MUTANTS = [
     ),
     Mutant(
         "solve",
+        "places that rows leave in a block stay empty",
+        "experiments.score.restarts",
+        one("max(1, block // len(rows))", "1"),
+        test_places_that_rows_leave_in_a_block_are_for_further_restarts,
+    ),
+    Mutant(
+        "solve",
         "what is watched is the last start",
         "experiments.score.thinking",
         one(

@@ -53,6 +53,11 @@ def get_sweep() -> Sweep:
         name: {**fields, "train.num_steps": steps, "train.eval_every": steps // 80 * 10}
         for name, (steps, fields) in POINTS.items()
     }
-    shared = {"seed": 10, "eval.num_examples_running": 512, "train.log_every": 10}
-    shared["eval.first_rounds"] = 0  # the same at all levels
+    shared = {
+        "seed": 10,
+        "train.log_every": 10,
+        "eval.first_rounds": 0,  # the same at all levels
+        "eval.num_examples": 512,
+        "eval.num_examples_running": 512,
+    }
     return Sweep("configs/sudoku.py:cpu", points, shared, seeds=8)

@@ -21,7 +21,8 @@ SHARED = {
     "seed": 10,
     "train.num_steps": 400,
     "train.eval_every": 10_000,
-    "eval.first_rounds": 0,
+    "eval.first_rounds": 0,  # the same at all levels
+    "eval.num_examples": 256,
 }
 
 

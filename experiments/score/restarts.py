@@ -60,9 +60,9 @@ def until_right(
         for place, row in enumerate(np.tile(rows, len(now)).tolist()):
             if not is_going[row]:
                 continue  # right already, by a restart before this one
-            y, new, more = _row(found, place)
+            y, new, more = row_of(found, place)
             steps[row] += more
-            is_right_now = is_right(_row(x, row), y) is True
+            is_right_now = is_right(row_of(x, row), y) is True
             if is_right_now or new < energy[row] or np.isnan(energy[row]):
                 energy[row] = new
                 jax.tree.map(lambda old, leaf, row=row: _put(old, row, leaf), kept, y)
@@ -70,7 +70,8 @@ def until_right(
     return kept, energy, steps
 
 
-def _row(tree: Tree, row: int) -> Tree:
+def row_of(tree: Tree, row: int) -> Tree:
+    """One row [...] of leaves [B, ...]."""
     return jax.tree.map(lambda leaf: leaf[row], tree)
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.build import Experiment
 from experiments.figures import grid
+from experiments.score.restarts import row_of
 from experiments.score.solver import solver
 from experiments.views.base import View
 from ired_jax.tasks.base import Inference, Source
@@ -47,16 +48,12 @@ def think(
         y, info = jax.tree.map(np.asarray, found)
         place = np.argmin(np.where(np.isnan(info.energy), np.inf, info.energy))
         for restart in restarts if is_right is not None else ():
-            if is_right(x, _row(y, restart)) is True:
+            if is_right(x, row_of(y, restart)) is True:
                 place = restart
                 break
-        return Thought(x, _row(info.answers, place), info.energies[place])
+        return Thought(x, row_of(info.answers, place), info.energies[place])
 
     return of_input
-
-
-def _row(tree: Tree, row: int) -> Tree:
-    return jax.tree.map(lambda leaf: leaf[row], tree)
 
 
 def picture(view: View, thought: Thought) -> Figure:
