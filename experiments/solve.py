@@ -104,8 +104,8 @@ def load_solver(
         answers = put_together(view, rows, parts, good, refused, len(inputs))
         if watched is None:
             return answers
-        size = experiment.example.y
-        thought = think(experiment, source, how, view.is_right, size)
+        more = experiment.example.y, experiment.evaluation.block
+        thought = think(experiment, source, how, view.is_right, *more)
         return answers._replace(thought=thought(model.params, x[watched], watched))
 
     return solve

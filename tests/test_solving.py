@@ -235,12 +235,14 @@ def test_an_answer_is_watched_level_by_level(command, tmp_path):
     "right, expected", [([0, 1, 0, 1], 1), ([0, 0, 0, 0], 2), (None, 2)]
 )
 def test_watched_is_the_start_whose_answer_is_kept(monkeypatch, right, expected):
-    energies = [3.0, 2.0, 1.0, 4.0]
-    fake = _solver(lambda i, restart: ([restart], energies[restart] + i))
+    energies, calls = [3.0, 2.0, 1.0, 4.0], []
+    fake = _solver(lambda i, restart: ([restart], energies[restart] + i), calls)
     monkeypatch.setattr(thinking, "solver", lambda *_, **__: fake)
     check = right and (lambda x, y: bool(right[int(y[0])]))
-    watch = thinking.think(None, None, Inference(restarts=4), check)
+    watch = thinking.think(None, None, Inference(restarts=4), check, block=3)
     thought = watch(None, np.zeros(1), 7)
+    # The fourth is not taken where one of the first three is right.
+    assert [len(call) for call in calls] == ([3] if expected == 1 else [3, 1])
     np.testing.assert_array_equal(thought.answers, [[expected]])
     np.testing.assert_array_equal(thought.energies, [energies[expected] + 7])
 
@@ -313,10 +315,7 @@ MUTANTS = [
         "solve",
         "what is watched is the last start",
         "experiments.score.thinking",
-        one(
-            "                place = restart\n                break\n",
-            "                place = restart\n",
-        ),
+        one("                if is_done:\n                    return kept\n", ""),
         test_watched_is_the_start_whose_answer_is_kept,
         {"right": [0, 1, 0, 1], "expected": 1},
     ),

@@ -32,26 +32,32 @@ def think(
     how: Inference,
     is_right: Callable | None,
     like: Tree | None = None,
+    block: int = 256,
 ) -> Callable[[Params, Tree, int], Thought]:
     """(params, x, index) -> what leads to the answer that is kept of one input.
 
     Of several restarts that is the first right one by the check, else the one of least
     energy, as for `experiments.score.restarts`. Answers have the shapes of `like`, by
-    default of the source's own.
+    default of the source's own; restarts are taken by so many as a `block` has rows.
     """
     traced = solver(experiment, source, how, like=like, trace=True)
 
     def of_input(params: Params, x: Tree, index: int) -> Thought:
-        restarts = np.arange(how.restarts)  # all at once: rows of one block
-        rows = jax.tree.map(lambda leaf: np.stack([leaf] * len(restarts)), x)
-        found = traced(params, rows, np.full(len(restarts), index), restarts)
-        y, info = jax.tree.map(np.asarray, found)
-        place = np.argmin(np.where(np.isnan(info.energy), np.inf, info.energy))
-        for restart in restarts if is_right is not None else ():
-            if is_right(x, row_of(y, restart)) is True:
-                place = restart
-                break
-        return Thought(x, row_of(info.answers, place), info.energies[place])
+        kept, least = None, np.inf
+        for first in range(0, how.restarts, block):
+            count = min(block, how.restarts - first)
+            rows = jax.tree.map(lambda leaf, n=count: np.stack([leaf] * n), x)
+            numbers = first + np.arange(count)
+            found = traced(params, rows, np.full(count, index), numbers)
+            found = jax.tree.map(np.asarray, found)
+            for place in range(count):
+                y, info = row_of(found, place)
+                is_done = is_right is not None and is_right(x, y) is True
+                if kept is None or is_done or info.energy < least:
+                    kept, least = Thought(x, info.answers, info.energies), info.energy
+                if is_done:
+                    return kept
+        return kept
 
     return of_input
 
