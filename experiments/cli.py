@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments import configuration
 from experiments.errors import UserError
+from ired_jax.types import PartError
 
 OVERRIDE = "config.group.field"  # the flag that overrides are collected in
 # Of mallopt(3): no mmap for large blocks, none given back below 2 GiB, grown by 1 GiB,
@@ -26,7 +27,7 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> Non
     enable_compilation_cache()
     try:
         main(argv or sys.argv)
-    except UserError as error:
+    except (UserError, PartError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

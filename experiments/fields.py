@@ -38,6 +38,7 @@ from ired_jax.fields import (
     declared,
     limits_text,
 )
+from ired_jax.types import told
 
 MOST_WAYS = 3  # to a field, that a sentence names
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "fields.md"
@@ -202,9 +203,20 @@ def _made(item: Declared, group: str, values: Values, known: Values) -> Any:
         if makes is None:
             return None
         more = {**known, field.name or item.parameter: value}
-        return _make(makes, group_of(part, group, name, value), values, more)
+        made = _make(makes, group_of(part, group, name, value), values, more)
+        _refuse_other_kind(name, value, made, item.kind)
+        return made
 
     return {one: by(one) for one in value} if isinstance(part, Choices) else by(value)
+
+
+def _refuse_other_kind(name: str, value: Any, made: Any, kind: Any) -> None:
+    """One's own maker may give anything; a part's type is what its place says."""
+    is_part = isinstance(kind, type) and issubclass(kind, tuple)
+    if is_part and not isinstance(made, kind):
+        raise UserError(
+            f"{name}={value!r}: its maker gives {told(made)}, must give {kind.__name__}"
+        )
 
 
 def _unknown(maker: Maker, specs: Mapping[str, Spec], given: Values, name: str) -> str:
@@ -235,14 +247,19 @@ def _missing(path: tuple, specs: Mapping[str, Spec], given: Values) -> list[str]
         if isinstance(now, tuple) and not isinstance(value, tuple):
             if value not in now:
                 missing.append(f"{value!r} among {name} (here {', '.join(now)})")
-        elif spec is None or chosen(name, spec.part, now) != chosen(
-            name, spec.part, value
-        ):
+        elif spec is None or not _leads(name, spec, now, value):
             here = f" (here {now!r})" if spec else ""
             is_named = spec is None or isinstance(spec.part.makers, Mapping)
             way = f"{name}={value!r}" if is_named else f"another {name}"
             missing.append(way + here)
     return missing
+
+
+def _leads(name: str, spec: Spec, now: Any, value: Any) -> bool:
+    """Whether a choice leads where another does: the same name, or number's part."""
+    if isinstance(spec.part.makers, Mapping):
+        return now == value
+    return chosen(name, spec.part, now) == chosen(name, spec.part, value)
 
 
 def _told(spec: Spec) -> tuple[str, str]:

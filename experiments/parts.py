@@ -1,7 +1,7 @@
 """The small parts of a run that no library module makes: optimizer, periods, blocks."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import optax
 
@@ -115,9 +115,7 @@ def known_of_task(task: Task) -> Names:
     )
 
 
-def _refuse_unfinished(task: Any) -> None:
-    if not isinstance(task, Task):
-        raise UserError(f"task.name: its maker gives {task!r}, must give a Task")
+def _refuse_unfinished(task: Task) -> None:
     if not task.splits:
         raise UserError("task.name: splits is empty, must have a source at least")
     for name, figure in {**task.metrics, **task.evaluators}.items():

@@ -79,7 +79,7 @@ class Declared(NamedTuple):
 
     parameter: str
     spec: Field | Part | Choice | Choices | None  # None: handed over by name
-    kind: Any  # the annotated type
+    kind: Any  # the annotated type; of Choices that of each
     default: Any  # inspect.Parameter.empty without one
 
 
@@ -140,7 +140,10 @@ def declared(maker: Maker) -> tuple[Declared, ...]:
         hint = hints.get(parameter.name)
         specs = getattr(hint, "__metadata__", ())
         spec = next((s for s in specs if isinstance(s, _SPECS)), None)
-        kind = _plain(typing.get_args(hint)[0], parameter.default) if specs else hint
+        annotated = typing.get_args(hint)[0] if specs else None
+        if isinstance(spec, Choices):  # {name: made}
+            annotated = (annotated, *typing.get_args(annotated))[-1]
+        kind = _plain(annotated, parameter.default) if specs else hint
         default = getattr(spec, "default", _NONE)
         default = parameter.default if default is _NONE else default
         found.append(Declared(parameter.name, spec, kind, default))

@@ -17,7 +17,14 @@ import optax
 
 from ired_jax import blocks
 from ired_jax.fields import Field
-from ired_jax.objectives.base import Context, Metrics, Objective, Parameters
+from ired_jax.objectives.base import (
+    Context,
+    Metrics,
+    Objective,
+    Parameters,
+    lowered,
+    prepared,
+)
 from ired_jax.tasks.base import Source
 from ired_jax.types import Array, Energy, Example, Stream, Tree, stream_key, streams
 
@@ -109,7 +116,8 @@ def make_train_step(
       float32 scalars.
 
     Raises:
-      ValueError: no objective, or batch_size or num_steps below 1.
+      ValueError: no objective, or batch_size or num_steps below 1; of step_fn,
+        PartError, an objective or an energy gives what it must not.
     """
     if batch_size < 1 or num_steps < 1:
         raise ValueError(f"batch_size={batch_size}, num_steps={num_steps}: at least 1")
@@ -123,9 +131,8 @@ def make_train_step(
         rows, memory = {}, dict(state.memory)
         metrics: Metrics = {}
         for name, objective in objectives.items():
-            rows[name], memory[name], more = objective.prepare(
-                context, memory[name], batch
-            )
+            given = objective.prepare(context, memory[name], batch)
+            rows[name], memory[name], more = prepared(name, given)
             metrics |= more
         grads, more = _gradient(objectives, rows, context, block_rows)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -153,7 +160,8 @@ def _gradient(
     for name, objective in objectives.items():
 
         def of_rows(params, rows, name=name, objective=objective):
-            return objective.loss(params.energy, params.own[name], rows, context)
+            given = objective.loss(params.energy, params.own[name], rows, context)
+            return lowered(name, given)
 
         of_params = blocks.value_and_grad(of_rows, block_rows)
         (value, more), part = of_params(context.params, rows[name])

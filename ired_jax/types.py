@@ -14,6 +14,10 @@ Params = Tree  # of float32 arrays
 Batch = Mapping[str, Tree]  # rows {x, y0, y, t, ...}, each leaf [B, ...]
 
 
+class PartError(ValueError):
+    """What a part gives is not what its place asks for; the message names both."""
+
+
 class Example(NamedTuple):
     """Condition and answer of one row; pytrees of arrays of any shapes."""
 
@@ -67,7 +71,18 @@ class Energy(NamedTuple):
     score: Callable[[Params, Tree, Tree], Array] | None = None
 
     def __call__(self, params: Params, x: Tree, y: Tree, t: Array) -> Array:
-        return self.apply(params, x, y, t)
+        """E of one example.
+
+        Raises:
+          PartError: `apply` gives anything but a number.
+        """
+        value = self.apply(params, x, y, t)
+        if not is_number(value):
+            raise PartError(
+                f"energy: apply gives {told(value)} for one example, must give a"
+                " number, of shape ()"
+            )
+        return value
 
 
 class Landscape(NamedTuple):
@@ -123,6 +138,20 @@ def bind(energy: Any, params: Params, x: Tree, t: Array) -> EnergyFn:
 
 def _call_at(energy: Any, params: Params, x: Tree, t: Array, y: Tree) -> Array:
     return energy(params, x, y, t)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one number, an array of shape () or Python's own."""
+    return isinstance(value, float | int) or getattr(value, "shape", None) == ()
+
+
+def told(value: Any) -> str:
+    """An array as `float32[8]`, a tuple by what it holds, all else by its type."""
+    if type(value) is tuple:
+        return f"({', '.join(map(told, value))})"
+    if not hasattr(value, "shape"):
+        return type(value).__name__
+    return f"{value.dtype}[{','.join(map(str, value.shape))}]"
 
 
 class Stream(enum.IntEnum):

@@ -95,13 +95,12 @@ def _metric(better):
         ({"metrics": _metric("lower")}, "better='lower' of mse, must be low or high"),
         ({"primary": "mse"}, "primary='mse', must be one of val/mse"),
         ({"splits": {}}, "splits is empty"),
-        (None, "its maker gives None, must give a Task"),
     ],
 )
 def test_a_task_that_cannot_be_scored_is_refused_before_it_is_trained(change, sentence):
     task = Task(None, {"val": None}, _metric("high"), "val/mse")
     with pytest.raises(UserError, match=f"^task.name: {sentence}"):
-        parts.known_of_task(change if change is None else task._replace(**change))
+        parts.known_of_task(task._replace(**change))
 
 
 def test_the_folder_of_a_sweep_is_its_run_directories(tmp_path):

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from ired_jax.types import Array, Example, Params, Stream, Tree
+from ired_jax.types import (
+    Array,
+    Example,
+    Params,
+    PartError,
+    Stream,
+    Tree,
+    is_number,
+    told,
+)
 
 Metrics = dict[str, Array]  # name -> () float32
 
@@ -77,3 +86,47 @@ class Objective(NamedTuple):
     roots: tuple[str, ...] = ()
     metrics: Mapping[str, tuple[str, str]] = {}
     spec: Any = None
+
+
+def prepared(name: str, given: Any) -> tuple[Tree, Tree, Metrics]:
+    """(rows, memory, metrics), as an objective's `prepare` gave them.
+
+    Raises:
+      PartError: it gave something else.
+    """
+    if not isinstance(given, tuple) or len(given) != 3:
+        raise PartError(
+            f"objectives: prepare of {name!r} gives {told(given)}, must give (rows,"
+            " memory, metrics)"
+        )
+    _refuse_metrics(name, "prepare", given[2])
+    return given
+
+
+def lowered(name: str, given: Any) -> tuple[Array, Metrics]:
+    """(value, metrics), as an objective's `loss` gave them.
+
+    Raises:
+      PartError: it gave something else, or a value that is not one number.
+    """
+    if not isinstance(given, tuple) or len(given) != 2 or not is_number(given[0]):
+        raise PartError(
+            f"objectives: loss of {name!r} gives {told(given)}, must give (mean over"
+            " rows, of shape (), metrics)"
+        )
+    _refuse_metrics(name, "loss", given[1])
+    return given
+
+
+def _refuse_metrics(name: str, function: str, metrics: Any) -> None:
+    if not isinstance(metrics, Mapping):
+        raise PartError(
+            f"objectives: {function} of {name!r} gives {told(metrics)} for metrics,"
+            " must give a dict of numbers"
+        )
+    for metric, value in metrics.items():
+        if not is_number(value):
+            raise PartError(
+                f"objectives: {function} of {name!r} gives {told(value)} for the"
+                f" metric {metric!r}, must give a number, of shape ()"
+            )
