@@ -20,7 +20,7 @@ NETWORK = Field(
     "a module of ired_jax/energies, or one's own", group="energy", name="name"
 )
 MOVES = Field(
-    "of a search from each answer, noise and its removal; 0: none",
+    "of a search from each answer; 0: none",
     at_least=0,
     group="eval",
     name="moves",
@@ -112,6 +112,7 @@ def known_of_task(task: Task) -> Names:
         box=task.train.box,
         residual=task.residual,
         corrupt=task.corrupt,
+        assume=task.assume,
     )
 
 

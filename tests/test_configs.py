@@ -26,16 +26,18 @@ INVERSIONS = [
 ]
 FIRST = ("none", "cd_full", "sudoku")
 ALONE = plain.of(4) | {"objectives": ("contrast",)}  # a smaller program
+PUZZLES = {"data.num_puzzles": 8, "data.num_held_out": 4}
 # Configs that together have every field: (name, presets, fields). Whatever is not of a
 # network is traced with a plain one.
 CONFIGS = (
     ("none", "smoke", plain.of(4)),
     ("cd_full", "smoke", ALONE),
     # Its network looks at y, so that what y is matters.
-    ("sudoku", "smoke", {"data.num_puzzles": 8, "data.num_held_out": 4}),
+    ("sudoku", "smoke", PUZZLES),
     *((name, "smoke", plain.of(4)) for name in INVERSIONS if name not in FIRST),
     *((name, "smoke", {}) for name in tiny.NAMES if name not in FIRST[1:]),
     ("none", "smoke,mlp", {}),
+    ("sudoku", "smoke", PUZZLES | {"eval.moves": 2, "eval.move": "assumption"}),
     ("none", "smoke", plain.of(4) | {"eval.moves": 2}),
     ("none", "smoke", plain.of(4) | {"objectives": ("unrolled",)}),
     *(

@@ -57,12 +57,18 @@ def test_figures_of_several_seeds_are_means_with_the_error_over_seeds():
     assert [entry["restarts"] for entry in merged["best"]] == [1, 2, 4]
 
 
+ASSUMING = {"eval__rounds": 5, "eval__moves": 3, "eval__move": "assumption"}
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "count"),
     [
         ("sudoku", {"eval__rounds": 5}, 4 * 5),
         ("sudoku", {"eval__rounds": 5, "eval__denoise": "gradient"}, 4 * 5 * 3),
-        ("sudoku", {"eval__rounds": 5, "eval__moves": 3}, (4 + 3 * 2) * 5),
+        # Each answer is ranked, by a level's rounds.
+        ("sudoku", {"eval__rounds": 5, "eval__moves": 3}, (4 + 3 * 2) * 5 + 4 * 5),
+        ("sudoku", ASSUMING, (4 + 3 * 4) * 5 + 4 * 5),
+        ("sudoku", ASSUMING | {"eval__choose": "doubt"}, (4 + 3 * 4) * 5),
         ("sudoku", {"eval__rounds": 5, "eval__first_rounds": 9}, 3 * 5 + 9),
         ("sudoku", {"presets": "smoke,net"}, 4 * 2),
         ("sudoku", {"presets": "smoke,net", "eval__rounds": 7}, 7),

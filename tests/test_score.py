@@ -17,7 +17,7 @@ from experiments.score.solver import HELD_OUT_SEED, lowest_of, solver, widened
 from experiments.score.tables import WIDTH, tables
 from ired_jax import training
 from ired_jax.samplers.inference import SolveInfo
-from ired_jax.samplers.search import Search
+from ired_jax.samplers.search import Move, Search
 from ired_jax.tasks import inverse
 from ired_jax.tasks.base import Evaluator, Inference, Metric, Source, Task
 from ired_jax.types import Box, Energy, Example, Stream
@@ -339,7 +339,7 @@ def test_what_the_energy_says_of_inference_is_done():
 
 def test_a_search_goes_on_from_the_answer_and_is_never_worse():
     _, before = _solved()
-    answer, after = _solved(search=Search(6, level=9, temperature=0.0))
+    answer, after = _solved(search=Search(6, Move(9), temperature=0.0))
     assert np.all(after.energy <= before.energy)
     # Six fresh starts of two signs each: one of the eight rows stays wrong in 1.4.
     assert after.energy.mean() < before.energy.mean() - 0.4

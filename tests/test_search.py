@@ -7,8 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.build import build
+from experiments.errors import UserError
+from experiments.score.solver import solver
 from ired_jax.samplers import search
-from tests import toys
+from ired_jax.types import Energy
+from tests import tiny, toys
 from tests.mutants import Mutant, one
 
 ENERGIES = np.array([0.0, 0.7, 2.0, 0.3, 1.1])  # of five answers, on a circle
@@ -77,7 +81,36 @@ def test_values_that_cannot_be_are_one_sentence():
             num_moves=-1, temperature=0.0,
         )  # fmt: skip
     with pytest.raises(ValueError, match="move_level=4: must be below"):
-        search.make_search(3, 4, move_level=4)
+        search.make_noise_move(4, move_level=4)
+
+
+def test_an_answer_to_an_assumption_is_judged_by_the_question_as_it_was():
+    """Each move has one given more than the question, and counts as an answer to it."""
+    changes = {"eval__moves": 4, "eval__move": "assumption", "eval__num_steps": 0}
+    experiment = build(tiny.get_config("sudoku", **changes))
+
+    def known(x):
+        return jnp.sum(x > 0) / 1.0
+
+    energy = Energy(
+        init=None,
+        apply=lambda params, x, y, t: jnp.float32(0),
+        denoise=lambda params, x, y, t: jnp.full_like(y, known(x) / 100),
+        score=lambda params, x, y: 10 * known(x) - jnp.median(y),
+    )
+    experiment = experiment._replace(energy=energy)
+    x = jnp.zeros((1, 9, 9), jnp.int8).at[0, 3, 4].set(7).at[0, 8, 8].set(1)
+    answer, info = solver(experiment, experiment.task.train)((), x, jnp.arange(1))
+    assert float(info.energy[0]) == pytest.approx(20 - 0.03, rel=1e-6)
+    assert float(jnp.median(answer)) == pytest.approx(0.03)
+    plain = solver(experiment._replace(search=None), experiment.task.train)
+    _, info = plain((), x, jnp.arange(1))
+    assert float(info.energy[0]) == pytest.approx(20 - 0.02, rel=1e-6)
+
+
+def test_a_task_without_parts_to_assume_refuses_it():
+    with pytest.raises(UserError, match=r"eval.move='assumption': must be noise"):
+        build(tiny.get_config("none", eval__moves=1, eval__move="assumption"))
 
 
 MUTANTS = [
@@ -101,5 +134,12 @@ MUTANTS = [
         "ired_jax.samplers.search",
         one("return best[0], SearchInfo(", "return last, SearchInfo("),
         test_the_best_answer_is_kept_and_is_never_worse_than_the_start,
+    ),
+    Mutant(
+        "search",
+        "what was assumed is not in the question",
+        "experiments.score.solver",
+        one("descend(key, assume(key_part, x, y0), tr", "descend(key, x, tr"),
+        test_an_answer_to_an_assumption_is_judged_by_the_question_as_it_was,
     ),
 ]

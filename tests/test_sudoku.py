@@ -1,5 +1,7 @@
 """Sudoku: what is drawn, what is known, what is right and what is wrong."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -126,6 +128,32 @@ def test_a_corrupted_board_is_always_wrong_and_never_at_a_given():
     assert abs(np.mean(share) - 0.25) < 5 * 0.17 / np.sqrt(share.size)
 
 
+def test_an_assumption_fills_one_cell_by_its_doubt_with_a_digit_by_its_chance():
+    x = np.int8(sudoku.decode(boards_of.examples(1).y[0]))
+    y = np.full((9, 9, 9), -1.0, np.float32)
+    y[0, 0, :2], y[4, 5, 2:5], y[8, 8, 7] = (0.2, -0.2), (0.0, -0.5, -0.5), 1.0
+    doubt = {(0, 0): 0.4, (4, 5): 0.5}  # none at (8, 8)
+    for cell in (*doubt, (8, 8)):
+        x[cell] = 0
+    count = 20_000
+    draw = toys.jit(jax.vmap(partial(sudoku.assume, x=x, y=y)))
+    filled = np.asarray(draw(jax.random.split(jax.random.key(4), count)))
+    assert filled.dtype == x.dtype
+    is_new = filled != x
+    assert np.all(is_new.sum((1, 2)) == 1)
+    assert not np.any(is_new[:, x > 0])
+    for cell, weight in doubt.items():
+        share = weight / sum(doubt.values())
+        error = np.sqrt(share * (1 - share) / count)
+        assert abs(is_new[:, *cell].mean() - share) < 4 * error + 10 * sudoku.SURE
+    digits = filled[:, 4, 5][is_new[:, 4, 5]]
+    for digit, chance in ((3, 0.5), (4, 0.25), (5, 0.25)):
+        error = np.sqrt(chance * (1 - chance) / len(digits))
+        assert abs(np.mean(digits == digit) - chance) < 4 * error + 10 * sudoku.SURE
+    whole = np.int8(sudoku.decode(boards_of.examples(1).y[0]))
+    np.testing.assert_array_equal(sudoku.assume(jax.random.key(0), whole, y), whole)
+
+
 def test_singles_give_only_what_follows_and_solve_easy_boards():
     sets = boards_of.sets()
     solve = toys.jit(jax.vmap(sudoku.solve_singles))
@@ -207,5 +235,22 @@ MUTANTS = [
         "ired_jax.tasks.sudoku",
         one("blocks.any((1, 3))", "is_digit.any(0)"),
         test_broken_rules_are_counted_and_none_are_where_the_board_is_right,
+    ),
+    Mutant(
+        "search",
+        "an assumption is the likeliest digit, always",
+        "ired_jax.tasks.sudoku",
+        one(
+            "jax.random.categorical(key_digit, jnp.log(chance).reshape(81, 9)[cell])",
+            "jnp.argmax(chance.reshape(81, 9)[cell])",
+        ),
+        test_an_assumption_fills_one_cell_by_its_doubt_with_a_digit_by_its_chance,
+    ),
+    Mutant(
+        "search",
+        "an assumption goes by the order of cells, not their doubt",
+        "ired_jax.tasks.sudoku",
+        one("jnp.log(doubt).ravel())", "jnp.log(doubt > 0).ravel())"),
+        test_an_assumption_fills_one_cell_by_its_doubt_with_a_digit_by_its_chance,
     ),
 ]

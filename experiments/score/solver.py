@@ -98,22 +98,27 @@ def _answer(
     energy = experiment.energy.answering or experiment.energy
     schedule, search = experiment.schedule, experiment.search
     root = stream_key(jax.random.key(HELD_OUT_SEED), restart, Stream.EVAL_START)
-    key, box = jax.random.fold_in(root, index), box(x) if box else None
-    bounds = widened(box, how.bounds, like) if how.bounds else box
     rounded = experiment.task.round or (lambda y: y)
-    descend = partial(
-        inference.solve_from,
-        energy_fn=Landscape(energy, params, x),
-        schedule=schedule,
-        num_steps=how.num_steps,
-        double_steps=how.double_steps,
-        tolerance=how.tolerance or None,
-        noise=how.noise,
-        bounds=bounds,
-        trace=trace,
-        denoise=energy.denoise and partial(energy.denoise, params, x),
-    )
-    y0, info = descend(trees.normal(key, like), key=key)
+
+    def bounds_of(x: Tree) -> Box | Array | float | None:
+        bounds = box(x) if box else None
+        return widened(bounds, how.bounds, like) if how.bounds else bounds
+
+    def descend(key: Array, x: Tree, y: Tree, level: int | None = None):
+        return inference.solve_from(
+            y,
+            Landscape(energy, params, x),
+            schedule,
+            num_steps=how.num_steps,
+            double_steps=how.double_steps,
+            tolerance=how.tolerance or None,
+            noise=how.noise,
+            key=key,
+            bounds=bounds_of(x),
+            trace=trace,
+            denoise=energy.denoise and partial(energy.denoise, params, x),
+            level=level,
+        )
 
     def score(y0: Tree) -> Array:
         if energy.score is not None:
@@ -122,10 +127,16 @@ def _answer(
         return energy(params, x, y, jnp.int32(0))
 
     def move(key: Array, y0: Tree) -> Tree:
-        eps = boxes.still(bounds, trees.normal(key, y0))
-        y = diffusion.q_sample(schedule, rounded(y0), jnp.int32(search.level), eps)
-        return descend(y, key=key, level=search.level)[0]
+        level, assume = search.move
+        if assume is not None:
+            key, key_part = jax.random.split(key)
+            return descend(key, assume(key_part, x, y0), trees.normal(key, like))[0]
+        eps = boxes.still(bounds_of(x), trees.normal(key, y0))
+        y = diffusion.q_sample(schedule, rounded(y0), jnp.int32(level), eps)
+        return descend(key, x, y, level)[0]
 
+    key = jax.random.fold_in(root, index)
+    y0, info = descend(key, x, trees.normal(key, like))
     if energy.score is not None or experiment.task.round is not None:
         info = info._replace(energy=score(y0))
     if search is not None:

@@ -11,6 +11,7 @@ from experiments.build import Experiment
 from experiments.errors import UserError
 from experiments.score import statistics
 from experiments.score.statistics import Paired
+from ired_jax.types import Energy
 
 BINS = 10  # of the calibration, each of as many answers
 GRADIENT = 3  # of the network, in units of its value
@@ -74,17 +75,23 @@ def evaluations(experiment: Experiment) -> int:
     if energy is None:
         raise UserError("energy.name: has no rounds to count")
     how, search = experiment.inference, experiment.search
-    rounds = sum(energy.rounds)
+    rounds, ranked = sum(energy.rounds), 0
     if search is not None:
-        rounds += search.moves * sum(energy.rounds[: search.level + 1])
+        rounds += search.moves * sum(energy.rounds[: search.move.level + 1])
+        ranked = (1 + search.moves) * _ranking(energy)
     start = 1 if energy.denoise is not None else GRADIENT
-    return rounds * (start + GRADIENT * how.num_steps)
+    return rounds * (start + GRADIENT * how.num_steps) + ranked
 
 
 def ranking(experiment: Experiment) -> int:
-    """Rounds of the network that it takes to rank an answer: none by its doubt."""
+    """Rounds of the network that it takes to rank an answer: a search has done it."""
     energy = experiment.energy.answering
-    return 0 if energy is None or energy.score is not None else energy.rounds[0]
+    return 0 if energy is None or experiment.search else _ranking(energy)
+
+
+def _ranking(energy: Energy) -> int:
+    """An answer's energy takes a level's rounds, its doubt none."""
+    return 0 if energy.score is not None else energy.rounds[0]
 
 
 def cost(experiment: Experiment, restarts: int) -> int:

@@ -1,8 +1,11 @@
 """A chain over whole answers: change one, and keep it by the energy.
 
-What a level leaves wrong it seldom mends itself: noise of a level put on an answer, and
-its removal, gives another one, much of it as before. Metropolis' rule over such moves
-improves an answer instead of beginning anew, and the best one is never lost.
+What a level leaves wrong it seldom mends itself. A move makes another answer of the one
+at hand, by noise of a level and its removal, much of it as before, or by an assumption:
+a doubtful part of it is taken as known and all else is answered anew. A right one makes
+the rest easier; a wrong one ends high in energy, which is of the question as it was.
+Metropolis' rule over such moves improves an answer instead of beginning anew, and the
+best one is never lost.
 
 Source: Metropolis et al., J. Chem. Phys. 21 (1953), eq. 3.
 """
@@ -14,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ired_jax import trees
-from ired_jax.fields import Field
+from ired_jax.fields import Choice, Field
 from ired_jax.types import Array, Tree
 
 
@@ -26,26 +29,32 @@ class SearchInfo(NamedTuple):
     last: Tree  # where the chain stands
 
 
+class Move(NamedTuple):
+    """What makes another answer: it begins at `level`, at noise alone if that is T-1.
+
+    `assume`, (key, x, y) -> x, is what it puts for the question; None: the question.
+    """
+
+    level: int
+    assume: Callable[[Array, Tree, Tree], Tree] | None = None
+
+
 class Search(NamedTuple):
     """A chain over answers after inference."""
 
     moves: int
-    level: int
+    move: Move
     temperature: float
 
 
-def make_search(
-    moves: int,
+def make_noise_move(
     num_levels: int,
     *,
     move_level: Annotated[
         int, Field("whose noise a move puts on an answer", at_least=0)
     ] = 1,
-    move_temperature: Annotated[
-        float, Field("of the chain, in units of E; 0: only falls", at_least=0)
-    ] = 0.0,
-) -> Search:
-    """What a search is made of.
+) -> Move:
+    """Noise of a level on the answer, and its removal.
 
     Raises:
       ValueError: a level that there is not.
@@ -55,7 +64,43 @@ def make_search(
             f"eval.move_level={move_level}: must be below diffusion.num_levels="
             f"{num_levels}"
         )
-    return Search(moves, move_level, move_temperature)
+    return Move(move_level)
+
+
+def make_assumption(
+    num_levels: int, assume: Callable[[Array, Tree, Tree], Tree] | None
+) -> Move:
+    """A part of the answer taken as known, and the rest answered anew.
+
+    Raises:
+      ValueError: no part of the task's answers can be.
+    """
+    if assume is None:
+        raise ValueError(
+            "eval.move='assumption': must be noise, the task does not say what part of"
+            " an answer may be taken as known"
+        )
+    return Move(num_levels - 1, assume)
+
+
+MOVE = Choice(
+    {"noise": make_noise_move, "assumption": make_assumption},
+    Field("how a move makes another answer", group="eval"),
+    "eval",
+    "noise",
+)
+
+
+def make_search(
+    moves: int,
+    *,
+    move: Annotated[Move, MOVE],
+    move_temperature: Annotated[
+        float, Field("of the chain, in units of E; 0: only falls", at_least=0)
+    ] = 0.0,
+) -> Search:
+    """What a search is made of."""
+    return Search(moves, move, move_temperature)
 
 
 def metropolis(

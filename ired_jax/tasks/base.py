@@ -111,6 +111,8 @@ class Task(NamedTuple):
       corrupt: (key, x, y) -> a wrong answer; known elements stay.
       round: y -> the nearest answer that could be right, where answers are discrete:
         what energies of answers are taken at. None: y itself.
+      assume: (key, x, y) -> x with a part of the answer y as known, drawn by how
+        doubtful it is; for a search. None: nothing can be.
       evaluators: figures of a whole model, by logged name.
       solvers: classical and trivial answers x -> y, for the final table.
       fitted: of `experiments.score.baselines.FITTED`, also for the table.
@@ -124,6 +126,7 @@ class Task(NamedTuple):
     residual: Callable[[Tree, Tree], Array] | None = None
     corrupt: Callable[[Array, Tree, Tree], Tree] | None = None
     round: Callable[[Tree], Tree] | None = None
+    assume: Callable[[Array, Tree, Tree], Tree] | None = None
     evaluators: Mapping[str, Evaluator] = {}
     solvers: Mapping[str, Callable[[Tree], Tree]] = {}
     fitted: tuple[str, ...] = ("constant mean", "linear regression")

@@ -19,6 +19,7 @@ from ired_jax.types import Array, Box, Example, Tree
 
 # As training's; fewer givens, dug; 17 to 34 givens; published hard ones.
 SPLITS = "val", "hard", "minimal", "top95"
+SURE = 1e-4  # the least doubt of a cell and the least chance of a digit
 INFERENCE = Inference(num_levels=4, num_steps=2, noise=True)
 
 
@@ -64,6 +65,7 @@ def make_sudoku(
         residual=broken_rules,
         corrupt=corrupted,
         round=lambda y: encode(decode(y)),
+        assume=assume,
         solvers={"singles": solve_singles},
         fitted=(),
     )
@@ -168,6 +170,22 @@ def corrupt(key: Array, x: Array, y: Array, *, most: float) -> Array:
     shift = jax.random.randint(keys[2], x.shape, 1, 9)
     other = (decode(y) - 1 + shift) % 9 + 1
     return jnp.where(is_wrong[..., None], encode(other), y)
+
+
+def assume(key: Array, x: Array, y: Array) -> Array:
+    """x with one unknown cell filled by what y says of it: int8 [9, 9].
+
+    The cell in proportion to its doubt, 1 less the chance of its likeliest digit, and
+    the digit in proportion to its chance. Without an unknown cell x itself.
+    """
+    chance = jnp.maximum(1 + y, SURE)
+    chance = chance / jnp.sum(chance, -1, keepdims=True)
+    doubt = jnp.where(x == 0, jnp.maximum(1 - jnp.max(chance, -1), SURE), 0.0)
+    key_cell, key_digit = jax.random.split(key)
+    cell = jax.random.categorical(key_cell, jnp.log(doubt).ravel())
+    digit = 1 + jax.random.categorical(key_digit, jnp.log(chance).reshape(81, 9)[cell])
+    is_cell = (jnp.arange(81) == cell).reshape(9, 9) & (x == 0)
+    return jnp.where(is_cell, digit, x).astype(x.dtype)
 
 
 def solve_singles(x: Array) -> Array:
