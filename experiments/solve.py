@@ -4,6 +4,8 @@ python -m experiments.solve --workdir=runs/cd_full-cpu-seed0 \
     --input=matrices.npy --output=inverses.npy
 python -m experiments.solve --workdir=runs/sudoku-cpu-seed0 \
     --input=puzzles.txt --output=answers.txt --restarts=16 --picture=think.png
+python -m experiments.solve --workdir=runs/sudoku-cpu-seed0 \
+    --input=hard.txt --output=answers.txt --moves=7 --move=assumption
 
 Each answer is right, wrong or unknown by the check of the task's view; `--restarts` go
 on only for inputs whose answers are not yet right, and where nothing can be checked the
@@ -25,7 +27,7 @@ from rich.text import Text
 
 from experiments import cli
 from experiments.errors import UserError
-from experiments.parts import Evaluation
+from experiments.parts import MOVES, Evaluation
 from experiments.run import workdir
 from experiments.run.files import write_bytes
 from experiments.run.logs import say
@@ -36,6 +38,7 @@ from experiments.score.solver import lowest_of, solver
 from experiments.score.thinking import picture, think
 from experiments.views.base import View, view_of
 from ired_jax.fields import check, declared, limits_text
+from ired_jax.samplers.search import MOVE
 from ired_jax.tasks.base import Inference
 from ired_jax.types import Params, Tree
 
@@ -52,6 +55,8 @@ def load_solver(
     checkpoint: str = "last",
     *,
     seed: int | None = None,
+    moves: int | None = None,
+    move: str | None = None,
     **options: float | None,
 ) -> Callable[..., Answers]:
     """A function from N inputs of a task, as its view reads them, to `Answers`.
@@ -62,6 +67,8 @@ def load_solver(
       directory: run directory.
       checkpoint: `last` or `best`.
       seed: which one, of a run with several; default: its first.
+      moves, move: of a search from each answer, see `samplers.search`; default: the
+        run's.
       **options: bounds, tolerance, num_steps, restarts of `Inference`; default, also
         for None: the run's. Answers lie in the box of the task's last split.
 
@@ -71,10 +78,12 @@ def load_solver(
     given = _checked({name: v for name, v in options.items() if v is not None})
     model = trained.load(directory, checkpoint, seed)
     view = view_of(model.config.task.name)
+    searched = {"eval.moves": moves, "eval.move": move}
+    searched = {name: v for name, v in searched.items() if v is not None}
 
     @functools.cache
     def for_sizes(sizes: tuple):
-        config = trained.changed(model.config, dict(sizes))
+        config = trained.changed(model.config, {**dict(sizes), **searched})
         experiment = trained.on_task(model, config)
         *_, source = experiment.task.splits.values()
         how = experiment.inference._replace(**given)
@@ -178,6 +187,13 @@ def define(values: flags.FlagValues) -> None:
         "picture_row", None, "of which input; default: the first", flag_values=values
     )
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
+    flags.DEFINE_integer(
+        "moves", None, f"{MOVES.meaning}; default: the run's", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "move", None, [*MOVE.makers], f"{MOVE.field.meaning}; default: the run's",
+        flag_values=values,
+    )  # fmt: skip
     for name, (_, field, kind, _) in OPTIONS.items():
         define_one = flags.DEFINE_integer if kind is int else flags.DEFINE_float
         meaning = f"{field.meaning}, {limits_text(field)}; default: the run's"
@@ -195,7 +211,7 @@ def main(argv: list[str]) -> None:
         inputs = view.read(values.input)
     except (OSError, ValueError) as error:  # a view of one's own need not say it
         raise UserError(f"--input={values.input}: {error}") from error
-    options = {name: values[name].value for name in ("seed", *OPTIONS)}
+    options = {name: values[name].value for name in ("seed", "moves", "move", *OPTIONS)}
     solve = load_solver(values.workdir, values.checkpoint, **options)
     output, watched = cli.output_path(output), None
     if values.picture:

@@ -6,13 +6,29 @@ import pytest
 
 from experiments import solve
 from experiments.build import build
+from experiments.errors import UserError
 from experiments.score import trained
+from experiments.score.thinking import picture
+from experiments.views.base import view_of
 from tests import tiny
 from tests.mutants import Mutant, one
 
 CHAIN = np.eye(3, k=1)
 WAY = {"adjacency": CHAIN.tolist(), "start": 0, "goal": 2}
 HOLES = np.float32([[0.5, np.nan, -0.2], [np.nan, 0.1, 0.4], [0.3, 0.2, np.nan]])
+
+
+def untrained(monkeypatch, name):
+    """What `solve` finds in the run directory: an energy of small weights."""
+    config = tiny.get_config(name, energy__rounds=1, eval__rounds=1)
+    experiment = build(config)
+    rng, shapes = np.random.default_rng(0), experiment.shapes.params.energy
+    params = jax.tree.map(
+        lambda leaf: np.float32(rng.normal(0, 0.3, leaf.shape)), shapes
+    )
+    model = trained.Trained(experiment, config, params, step=0, seed=0)
+    monkeypatch.setattr(trained, "load", lambda *_: model)
+    return model
 
 
 @pytest.mark.parametrize(
@@ -27,14 +43,7 @@ def test_one_of_the_training_s_size_is_solved_and_watched_and_a_bad_one_is_named
     monkeypatch, name, bad, good, says
 ):
     """Answers lie in the box of the last split, whose size is another."""
-    config = tiny.get_config(name, energy__rounds=1, eval__rounds=1)
-    experiment = build(config)
-    rng, shapes = np.random.default_rng(0), experiment.shapes.params.energy
-    params = jax.tree.map(
-        lambda leaf: np.float32(rng.normal(0, 0.3, leaf.shape)), shapes
-    )
-    model = trained.Trained(experiment, config, params, step=0, seed=0)
-    monkeypatch.setattr(trained, "load", lambda *_: model)
+    experiment = untrained(monkeypatch, name).experiment
     inputs = [bad, good] if name == "path" else np.stack([bad, good])
     answers = solve.load_solver("run")(inputs, 1)
     assert list(answers.refused) == [0]
@@ -43,6 +52,26 @@ def test_one_of_the_training_s_size_is_solved_and_watched_and_a_bad_one_is_named
     assert answers.y[1].shape == experiment.example.y.shape
     last = answers.thought.answers[-1]
     np.testing.assert_allclose(last, answers.y[1], atol=1e-3)
+
+
+def test_a_search_is_asked_for_and_what_it_found_is_drawn_last(monkeypatch):
+    untrained(monkeypatch, "sudoku")
+    puzzles = ["1" + "." * 79 + "2"]
+    (plain,), (searched,) = (
+        solve.load_solver("run", **options)(puzzles, 0).energy
+        for options in ({}, {"moves": 8, "move": "assumption"})
+    )
+    assert searched < plain
+    answers = solve.load_solver("run", moves=8, move="assumption")(puzzles, 0)
+    thought = answers.thought
+    assert len(thought.energies) == thought.levels + 1 == 5
+    assert thought.energies[-1] == pytest.approx(searched, rel=1e-5)
+    np.testing.assert_allclose(thought.answers[-1], answers.y[0], atol=1e-5)
+    view = view_of("sudoku")
+    titles = [axis.get_title() for axis in picture(view, thought).axes]
+    assert "after a search" in titles[4]
+    with pytest.raises(UserError, match=r"eval.moves=-1: must be at least 0"):
+        solve.load_solver("run", moves=-1)(puzzles)
 
 
 MUTANTS = [

@@ -114,6 +114,7 @@ def command(monkeypatch, tmp_path):
         experiment = SimpleNamespace(
             task=SimpleNamespace(splits={"val": None}),
             inference=how,
+            search=None,
             evaluation=SimpleNamespace(batch_size=8, block=4),
             example=example,
         )
@@ -239,7 +240,8 @@ def test_watched_is_the_start_whose_answer_is_kept(monkeypatch, right, expected)
     fake = _solver(lambda i, restart: ([restart], energies[restart] + i), calls)
     monkeypatch.setattr(thinking, "solver", lambda *_, **__: fake)
     check = right and (lambda x, y: bool(right[int(y[0])]))
-    watch = thinking.think(None, None, Inference(restarts=4), check, block=3)
+    plain = SimpleNamespace(search=None)
+    watch = thinking.think(plain, None, Inference(restarts=4), check, block=3)
     thought = watch(None, np.zeros(1), 7)
     # The fourth is not taken where one of the first three is right.
     assert [len(call) for call in calls] == ([3] if expected == 1 else [3, 1])

@@ -12,6 +12,7 @@ from experiments.figures import grid
 from experiments.score.restarts import row_of
 from experiments.score.solver import solver
 from experiments.views.base import View
+from ired_jax.samplers.inference import SolveInfo
 from ired_jax.tasks.base import Inference, Source
 from ired_jax.types import Params, Tree
 
@@ -22,8 +23,9 @@ class Thought(NamedTuple):
     """Of one input, from the smoothest level to the sharpest."""
 
     x: Tree
-    answers: Tree  # y_0 after each level, leaves [T, ...]
-    energies: np.ndarray  # [T] E(x, a_t y_0, t)
+    answers: Tree  # y_0 after each level, leaves [T, ...], and after a search one more
+    energies: np.ndarray  # [T] E(x, a_t y_0, t), and of what was found by searching
+    levels: int  # T
 
 
 def think(
@@ -42,6 +44,13 @@ def think(
     """
     traced = solver(experiment, source, how, like=like, trace=True)
 
+    def thought(x: Tree, y: Tree, info: SolveInfo) -> Thought:
+        answers, energies, levels = info.answers, info.energies, len(info.energies)
+        if experiment.search is not None:
+            answers = jax.tree.map(lambda a, b: np.stack([*a, b]), answers, y)
+            energies = np.append(energies, info.energy)
+        return Thought(x, answers, energies, levels)
+
     def of_input(params: Params, x: Tree, index: int) -> Thought:
         kept, least = None, np.inf
         for first in range(0, how.restarts, block):
@@ -54,7 +63,7 @@ def think(
                 y, info = row_of(found, place)
                 is_done = is_right is not None and is_right(x, y) is True
                 if kept is None or is_done or info.energy < least:
-                    kept, least = Thought(x, info.answers, info.energies), info.energy
+                    kept, least = thought(x, y, info), info.energy
                 if is_done:
                     return kept
         return kept
@@ -63,13 +72,15 @@ def think(
 
 
 def picture(view: View, thought: Thought) -> Figure:
-    """The answer after each level as the task's view draws it, and its energy."""
-    levels = len(thought.energies)
-    figure, axes = grid(levels, columns=min(COLUMNS, levels))
-    for axis in axes[levels:]:
+    """The answer after each level, and a search, as the view draws it; its energy."""
+    count = len(thought.energies)
+    figure, axes = grid(count, columns=min(COLUMNS, count))
+    for axis in axes[count:]:
         axis.axis("off")
     for at, (axis, energy) in enumerate(zip(axes, thought.energies, strict=False)):
         answer = jax.tree.map(lambda leaf, at=at: leaf[at], thought.answers)
         view.draw(axis, thought.x, None, answer)
-        axis.set_title(f"level {levels - 1 - at}, energy {energy:.4g}", fontsize=9)
+        level = thought.levels - 1 - at
+        name = f"level {level}" if level >= 0 else "after a search"
+        axis.set_title(f"{name}, energy {energy:.4g}", fontsize=9)
     return figure
