@@ -1,6 +1,7 @@
 """A trained Sudoku energy takes another rule at inference: nothing is trained.
 
-    python -m experiments.train --config=configs/sudoku.py:cpu --workdir=runs/sudoku
+    python -m experiments.train --config=configs/sudoku.py:cpu --workdir=runs/sudoku \
+        --config.eval.first_rounds=0
     python -m examples.diagonals --workdir=runs/sudoku
 
 In an X-Sudoku both diagonals, too, have each digit once. The rule is an energy of its
