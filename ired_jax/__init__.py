@@ -47,6 +47,7 @@ from ired_jax.precision import in_precision
 from ired_jax.samplers.descent import minimize
 from ired_jax.samplers.inference import solve
 from ired_jax.samplers.langevin import sample
+from ired_jax.samplers.search import metropolis
 from ired_jax.tasks.base import (
     Evaluator,
     Inference,
@@ -56,7 +57,14 @@ from ired_jax.tasks.base import (
     mean_squared_error,
 )
 from ired_jax.training import Ema, TrainState, init_state, make_train_step, repeat
-from ired_jax.types import Box, Energy, Example, Landscape, WithGrad
+from ired_jax.types import (
+    Box,
+    Energy,
+    Example,
+    Landscape,
+    PartError,
+    WithGrad,
+)
 
 __version__ = "0.2.0"
 
@@ -79,6 +87,7 @@ __all__ = [
     "PairLoss",
     "Parameters",
     "Part",
+    "PartError",
     "Schedule",
     "Source",
     "Strategy",
@@ -102,6 +111,7 @@ __all__ = [
     "make_train_step",
     "make_units",
     "mean_squared_error",
+    "metropolis",
     "minimize",
     "normalise",
     "repeat",
