@@ -26,6 +26,7 @@ INVERSIONS = [
 ]
 FIRST = ("none", "cd_full", "sudoku")
 ALONE = plain.of(4) | {"objectives": ("contrast",)}  # a smaller program
+ASSUMED = {"eval.moves": 2, "eval.move": "assumption"}
 PUZZLES = {"data.num_puzzles": 8, "data.num_held_out": 4}
 # Configs that together have every field: (name, presets, fields). Whatever is not of a
 # network is traced with a plain one.
@@ -37,7 +38,7 @@ CONFIGS = (
     *((name, "smoke", plain.of(4)) for name in INVERSIONS if name not in FIRST),
     *((name, "smoke", {}) for name in tiny.NAMES if name not in FIRST[1:]),
     ("none", "smoke,mlp", {}),
-    ("sudoku", "smoke", PUZZLES | {"eval.moves": 2, "eval.move": "assumption"}),
+    ("sudoku", "smoke", PUZZLES | plain.PROPOSING | ASSUMED),
     ("none", "smoke", plain.of(4) | {"eval.moves": 2}),
     ("none", "smoke", plain.of(4) | {"objectives": ("unrolled",)}),
     *(
