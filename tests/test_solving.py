@@ -236,7 +236,7 @@ def test_an_answer_is_watched_level_by_level(command, tmp_path):
     "right, expected", [([0, 1, 0, 1], 1), ([0, 0, 0, 0], 2), (None, 2)]
 )
 def test_watched_is_the_start_whose_answer_is_kept(monkeypatch, right, expected):
-    energies, calls = [3.0, 2.0, 1.0, 4.0], []
+    energies, calls = [np.nan, 2.0, 1.0, 4.0], []
     fake = _solver(lambda i, restart: ([restart], energies[restart] + i), calls)
     monkeypatch.setattr(thinking, "solver", lambda *_, **__: fake)
     check = right and (lambda x, y: bool(right[int(y[0])]))

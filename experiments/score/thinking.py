@@ -52,7 +52,7 @@ def think(
         return Thought(x, answers, energies, levels)
 
     def of_input(params: Params, x: Tree, index: int) -> Thought:
-        kept, least = None, np.inf
+        kept, least = None, np.nan
         for first in range(0, how.restarts, block):
             count = min(block, how.restarts - first)
             rows = jax.tree.map(lambda leaf, n=count: np.stack([leaf] * n), x)
@@ -62,7 +62,7 @@ def think(
             for place in range(count):
                 y, info = row_of(found, place)
                 is_done = is_right is not None and is_right(x, y) is True
-                if kept is None or is_done or info.energy < least:
+                if is_done or info.energy < least or np.isnan(least):
                     kept, least = thought(x, y, info), info.energy
                 if is_done:
                     return kept
