@@ -19,6 +19,9 @@ if jax.__version_info__ < (0, 11):
     QUICK += " --xla_cpu_parallel_codegen_split_count=1"
     QUICK += " --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", QUICK)
+# Nor is the line that each operation comes from written into each program.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # of children; ours has begun
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 from experiments import cli  # noqa: E402
 
