@@ -137,7 +137,8 @@ def table(maker: Maker) -> str:
         lines += [f"## {group or 'top level'}", ""]
         for (leaf, default, told), (allowed, places) in rows.items():
             limits = max(allowed, key=len)
-            text = f"- `{leaf}` = `{default}`" + (f" ({limits})" if limits else "")
+            text = f"- `{leaf}` = `{default or repr(default)}`"
+            text += f" ({limits})" if limits else ""
             text += f": {told}"
             text += "" if None in places else f" [{_where(places)}]"
             lines += textwrap.wrap(
