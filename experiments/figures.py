@@ -30,7 +30,7 @@ CURVES: Panels = [
     ("energy, nats", ("energy_pos", "energy_neg")),
     ("margin, nats", ("margin",)),
     ("gradient at positives, per element", ("grad_norm_pos",)),
-    ("shares", ("frac_sat", "filter/kept", "chain/acceptance")),
+    ("shares", ("frac_sat", "filter/kept", "chain/acceptance", "chain/clipped")),
     ("chain displacement, per element", ("chain/displacement",)),
     ("norms", ("norm/param", "norm/grad", "norm/update")),
 ]

@@ -199,6 +199,7 @@ def test_at_temperature_zero_a_chain_is_clipped_and_clamped_descent(clip, bounds
         info.displacement[0], _rms(states[-1] - start), rtol=1e-5
     )
     np.testing.assert_allclose(info.grad_norm[0], _rms(grad), rtol=1e-5)
+    assert info.clipped[0] == np.mean(np.abs(grad) == clip)
     assert info.acceptance[0] == 1
 
 
@@ -265,6 +266,19 @@ def test_each_row_has_its_own_clip():
     )
     np.testing.assert_allclose(y, np.tile(2 * 0.1 * clips, (3, 1)).T, rtol=1e-6)
     np.testing.assert_allclose(info.grad_norm, clips, rtol=1e-6)
+
+
+def test_what_a_clip_has_cut_is_a_share_of_the_free_elements():
+    _, info = _run(
+        lambda y: jnp.sum(y * jnp.float32([1, -9, 3, 9])),
+        np.zeros((1, 4)),
+        bounds=Box(jnp.float32([-9, -9, -9, 0]), jnp.float32([9, 9, 9, 0])),
+        grad_clip=2.0,
+        step_size=0.1,
+        temperature=0.0,
+        num_steps=2,
+    )
+    np.testing.assert_allclose(info.clipped, 2 / 3, rtol=1e-6)
 
 
 # --- adjusted chains --------------------------------------------------------------
@@ -864,6 +878,13 @@ MUTANTS = [
         one(NOISE, f"1.05 * {NOISE}"),
         test_a_plain_chain_has_the_exact_law_of_its_discrete_steps,
         {"num_steps": 3},
+    ),
+    Mutant(
+        "langevin",
+        "known elements count as not clipped",
+        LANGEVIN,
+        one("return boxes.mean_free(bounds, cut)", "return trees.mean(cut)"),
+        test_what_a_clip_has_cut_is_a_share_of_the_free_elements,
     ),
     Mutant(
         "langevin",

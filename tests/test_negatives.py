@@ -289,7 +289,7 @@ def marked(mark):
 
     def refine(key, landscape, rows, y, progress):
         number = jnp.full(y.shape[0], mark)
-        return y + 10 * mark, ChainInfo(number, number)
+        return y + 10 * mark, ChainInfo(number, number, number)
 
     return Strategy(start, refine)
 

@@ -78,6 +78,13 @@ def test_chains_walk_on_the_parameters_that_are_trained():
     np.testing.assert_allclose(rows["y"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("clip, share", [(0.0, 0), (1e-4, 1)])
+def test_a_clip_that_holds_the_chains_back_is_told(clip, share):
+    spec = toys.contrast(strategy=toys.langevin(grad_clip=clip))
+    *_, metrics = toys.jit(lambda: drawn(spec, first_state(spec)))()
+    assert float(metrics["chain/clipped"]) == pytest.approx(share, abs=0.01)
+
+
 def first_state(contrast):
     return toys.sgd_step(contrast)[1]
 
@@ -346,6 +353,14 @@ PAIRS = "ired_jax.objectives.pairs"
 REFINE = "y, chain = spec.strategy.refine(key, landscape, rows, y, context.progress)"
 
 MUTANTS = [
+    Mutant(
+        "chain",
+        "what its clip cut is not told",
+        PAIRS,
+        one("jnp.mean(chain.clipped)", "jnp.zeros(())"),
+        test_a_clip_that_holds_the_chains_back_is_told,
+        {"clip": 1e-4, "share": 1},
+    ),
     Mutant(
         "filter",
         "the threshold taken on the energy",

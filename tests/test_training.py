@@ -283,7 +283,7 @@ def metric_names(parts):
     names |= {"norm/param", "norm/grad", "norm/update"}
     if "pairs" in parts:
         names |= {"energy_pos", "energy_neg", "margin", "frac_sat"}
-        names |= {"chain/acceptance", "chain/displacement"}
+        names |= {"chain/acceptance", "chain/displacement", "chain/clipped"}
     if "replay" in parts:
         names |= {"replay/size"}
     if "filter" in parts:

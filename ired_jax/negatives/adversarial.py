@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+import jax.numpy as jnp
+
 from ired_jax import blocks, boxes
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
@@ -61,7 +63,8 @@ def make_adversarial(
             )
 
         y, info = blocks.vmap(one, block_rows)(rows["x"], rows["t"], y)
-        info = ChainInfo(info.acceptance, info.displacement)
+        moved = info.displacement
+        info = ChainInfo(info.acceptance, moved, jnp.zeros_like(moved))
         return renoise(schedule, box, rows, y), info
 
     scale = noise_range(noise_scale, noise_scale_end)

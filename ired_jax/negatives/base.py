@@ -30,6 +30,7 @@ class ChainInfo(NamedTuple):
 
     acceptance: Array
     displacement: Array  # root mean square over elements of end - start
+    clipped: Array  # share of the last gradient's elements that a chain's clip cut
 
 
 class StartFn(Protocol):
@@ -125,8 +126,8 @@ def keep(key, landscape, rows, y, progress):
     """No refinement."""
     assert_rows(rows, y)
     del key, landscape, progress
-    count = rows["t"].shape[0]
-    return y, ChainInfo(jnp.ones(count), jnp.zeros(count))
+    none = jnp.zeros(rows["t"].shape[0])
+    return y, ChainInfo(acceptance=1 + none, displacement=none, clipped=none)
 
 
 def noise_range(noise_scale: float, noise_scale_end: float) -> tuple[float, float]:

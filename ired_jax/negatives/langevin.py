@@ -76,7 +76,7 @@ def make_langevin(
 
     A clip of 5 on grad E is five standard deviations of the noise under a right
     denoiser: a chain on the ideal landscape never meets it, and one on a bad landscape
-    does not run away.
+    does not run away. A small one keeps chains from following the energy at all.
 
     Raises:
       ValueError: an adjusted chain at temperature 0.
@@ -111,7 +111,7 @@ def make_langevin(
 
         keys = jax.random.split(key, rows["t"].shape[0])
         y, info = blocks.vmap(one, block_rows)(keys, rows["x"], rows["t"], y)
-        return y, ChainInfo(info.acceptance, info.displacement)
+        return y, ChainInfo(info.acceptance, info.displacement, info.clipped)
 
     start = noised_start(schedule, box, noise_range(noise_scale, noise_scale_end))
     return Strategy(start, refine, chains, goes_on=True, step_size=step_at)

@@ -78,6 +78,6 @@ def make_on_trajectory(
         y0, acceptance = blocks.vmap(one, block_rows)(rows["x"], rows["t"], y)
         end = q_sample(schedule, y0, rows["t"], rows["eps"])
         moved = jax.vmap(trees.rms)(trees.subtract(end, y))
-        return end, ChainInfo(acceptance, moved)
+        return end, ChainInfo(acceptance, moved, jnp.zeros_like(moved))
 
     return Strategy(start, refine, chains)

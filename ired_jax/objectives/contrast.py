@@ -32,6 +32,7 @@ METRICS = {
     "frac_sat": ("share", "pairs with sigmoid((U+ - U-) / tau) < .01"),
     "chain/acceptance": ("share", "of the moves"),
     "chain/displacement": ("per element", "root mean square of end - start"),
+    "chain/clipped": ("share", "of the elements of a chain's last gradient"),
     "replay/size": ("rows", "held in all buckets"),
     "filter/kept": ("share", "of the negatives"),
     r"filter/q\d+_level\d+": ("residual", "quantile of a level's residuals"),

@@ -145,6 +145,7 @@ def draw_pairs(
     metrics = {
         "chain/acceptance": jnp.mean(chain.acceptance),
         "chain/displacement": jnp.mean(chain.displacement),
+        "chain/clipped": jnp.mean(chain.clipped),
     }
     if spec.residual_filter is not None:
         keep, limits, more = _filter(spec, params, memory["thresholds"], rows)

@@ -36,6 +36,7 @@ class LangevinInfo(NamedTuple):
     acceptance: Array  # mean acceptance probability; 1 for a plain chain
     displacement: Array  # root mean square over free elements of y_K - y_0
     grad_norm: Array  # that of the last drift's gradient
+    clipped: Array  # share of that gradient's free elements that the clip has cut
     energies: Array | None  # [num_steps + 1], each state's energy; only with trace
 
 
@@ -118,9 +119,18 @@ def sample(
         acceptance=total / num_steps if num_steps else jnp.ones((), dtype),
         displacement=boxes.rms_free(bounds, trees.subtract(end.y, y)),
         grad_norm=boxes.rms_free(bounds, end.grad),
+        clipped=_share_at(grad_clip, bounds, end.grad),
         energies=jnp.append(energies, energy) if trace else None,
     )
     return end.y, info
+
+
+def _share_at(limit, bounds, grad) -> Array:
+    """The share of free elements at the limit; 0 without one."""
+    if limit is None:
+        return jnp.zeros((), trees.dtype(grad))
+    cut = jax.tree.map(lambda g: (jnp.abs(g) >= limit).astype(g.dtype), grad)
+    return boxes.mean_free(bounds, cut)
 
 
 def _plain_move(key, state, *, h, drift, temperature, bounds):
