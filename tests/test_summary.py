@@ -121,20 +121,26 @@ def test_the_rate_leaves_evaluation_out(monkeypatch):
     assert meter.rate(3) == 3.0
 
 
-def test_the_time_left_is_told_once_without_the_first_dispatch(monkeypatch):
+def test_the_time_left_is_told_once_without_what_compiles(monkeypatch):
     clock = Clock(monkeypatch)
     meter = Meter()
     clock.now += 60  # compilation
-    assert meter.forecast(10, 10_000) is None
+    assert meter.forecast(10, 10_000, 30) is None
     clock.now += 1
-    assert meter.forecast(20, 10_000) is None  # too soon to be sure
+    assert meter.forecast(20, 10_000, 30) is None  # too soon to be sure
     meter.rate(20)
     clock.now += 500
     meter.restart()  # an evaluation has ended
     clock.now += 4
-    told = meter.forecast(30, 10_000)
+    told = meter.forecast(30, 10_000, 30)
     assert told == "0.25 s a step, 42 min left, evaluations aside"
-    assert meter.forecast(40, 10_000) is None
+    assert meter.forecast(40, 10_000, 30) is None
+    meter.rate(20)
+    clock.now += 90
+    meter.restart()
+    told = meter.forecast(60, 10_000, 30)
+    assert told == "2 min an evaluation, 8 h 18 min for 332 more"
+    assert meter.forecast(70, 10_000, 30) is None
 
 
 @pytest.mark.parametrize(
@@ -214,24 +220,31 @@ MUTANTS = [
         "the rate counts evaluations",
         METER,
         one(
-            'left out."""\n        self._since = time.monotonic()',
-            '"""; self._since = getattr(self, \'_since\', time.monotonic())',
+            "self._pauses.append(now - self._since)\n        self._since = now",
+            "self._pauses.append(now - self._since)",
         ),
         test_the_rate_leaves_evaluation_out,
+    ),
+    Mutant(
+        "summary",
+        "the first evaluation, which compiles, is that of all",
+        METER,
+        one("len(self._pauses) > 1", "self._pauses"),
+        test_the_time_left_is_told_once_without_what_compiles,
     ),
     Mutant(
         "summary",
         "the time left counts evaluations",
         METER,
         one("self._stepping += now", "self._stepping += 500 + now"),
-        test_the_time_left_is_told_once_without_the_first_dispatch,
+        test_the_time_left_is_told_once_without_what_compiles,
     ),
     Mutant(
         "summary",
         "the time left counts the compilation",
         METER,
         one("self._start = step, now", "self._start = step, 0.0"),
-        test_the_time_left_is_told_once_without_the_first_dispatch,
+        test_the_time_left_is_told_once_without_what_compiles,
     ),
     Mutant(
         "interrupt",

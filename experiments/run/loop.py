@@ -103,7 +103,8 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
             if is_eval:
                 checkpoints.save(state, row)
                 meter.restart()
-        logs.advance(step, meter.last, meter.forecast(step, periods.num_steps))
+        told = meter.forecast(step, periods.num_steps, periods.eval_every)
+        logs.advance(step, meter.last, told)
     if interrupt.is_asked():
         _row(pending, step, spikes)
         checkpoints.save(state, None)

@@ -13,8 +13,9 @@ class Meter:
         self.last = 0.0  # steps a second
         self._stepping = 0.0  # seconds up to `_since`
         self._start: tuple[int, float] | None = None  # step, seconds of steps
-        self._has_told = False
-        self.restart()
+        self._pauses: list[float] = []  # seconds of each evaluation
+        self._told = 0  # of the two forecasts
+        self._since = time.monotonic()
 
     def rate(self, num_steps: int) -> float:
         """Steps a second since the last call or restart; there were so many."""
@@ -26,24 +27,32 @@ class Meter:
 
     def restart(self) -> None:
         """After an evaluation: the time since `rate` is left out."""
-        self._since = time.monotonic()
+        now = time.monotonic()
+        self._pauses.append(now - self._since)
+        self._since = now
 
-    def forecast(self, step: int, num_steps: int) -> str | None:
-        """`0.25 s a step, 42 min left` and so on, once, after a few measured seconds.
+    def forecast(self, step: int, num_steps: int, eval_every: int) -> str | None:
+        """What is known of the time that is left, each thing once; else None.
 
-        Called with the number of finished steps after each dispatch; the first, which
-        compiles, is not measured.
+        `0.25 s a step, 42 min left` after a few measured seconds, `12 s an evaluation`
+        after the second. Called with the number of finished steps after each dispatch;
+        the first of either, which compiles, is not measured.
         """
         now = self._stepping + time.monotonic() - self._since
         if self._start is None:
             self._start = step, now
         seconds, steps = now - self._start[1], step - self._start[0]
-        if self._has_told or not steps or seconds < SURE_AFTER:
-            return None
-        self._has_told = True
-        each = seconds / steps
-        left = duration(each * (num_steps - step))
-        return f"{each:.3g} s a step, {left} left, evaluations aside"
+        if self._told == 0 and steps and seconds >= SURE_AFTER:
+            self._told = 1
+            each = seconds / steps
+            left = duration(each * (num_steps - step))
+            return f"{each:.3g} s a step, {left} left, evaluations aside"
+        more = -(-(num_steps - step) // eval_every)
+        if self._told == 1 and len(self._pauses) > 1 and more:
+            self._told = 2
+            each, left = self._pauses[-1], self._pauses[-1] * more
+            return f"{duration(each)} an evaluation, {duration(left)} for {more} more"
+        return None
 
 
 class Every:
