@@ -85,6 +85,28 @@ def test_a_clip_that_holds_the_chains_back_is_told(clip, share):
     assert float(metrics["chain/clipped"]) == pytest.approx(share, abs=0.01)
 
 
+@pytest.mark.parametrize("clip, is_held", [(0.0, True), (0.01, False)])
+def test_chains_hold_a_steep_energy_back_unless_they_are_clipped(clip, is_held):
+    """U- - U+ is what the loss widens: it must turn round, or energies run away."""
+    spec = toys.contrast(strategy=toys.langevin(grad_clip=clip))
+    steep = 3.0  # times too steep; a step then goes 3/4 of the way
+
+    @toys.jit
+    def rows():
+        theta = {"theta": jnp.full(toys.T, steep)}
+        state = first_state(spec)._replace(params=toys.parameters(theta))
+        return drawn(spec, state)[1]
+
+    found = jax.tree.map(np.asarray, rows())
+    pos, neg = (nats_per_theta(found, y).mean() / (toys.D / 2) for y in ("y_pos", "y"))
+    # In units of D / 2: 1 at data; of the start 2.25, and 0.5 more with each step.
+    error = SIGMAS * (2 / (toys.ROWS * toys.D)) ** 0.5
+    assert abs(pos - 1) < error
+    expected = 2.25 / 16**3 + 0.5 * (1 + 1 / 16 + 1 / 16**2) if is_held else 2.25 + 1.5
+    assert abs(neg / expected - 1) < error
+    assert (steep * (neg - pos) < 0) == is_held
+
+
 def first_state(contrast):
     return toys.sgd_step(contrast)[1]
 
@@ -360,6 +382,14 @@ MUTANTS = [
         one("jnp.mean(chain.clipped)", "jnp.zeros(())"),
         test_a_clip_that_holds_the_chains_back_is_told,
         {"clip": 1e-4, "share": 1},
+    ),
+    Mutant(
+        "chain",
+        "no clip cuts everything",
+        "ired_jax.negatives.langevin",
+        one("return None\n    return clip /", "return 0.0\n    return clip /"),
+        test_chains_hold_a_steep_energy_back_unless_they_are_clipped,
+        {"clip": 0.0, "is_held": True},
     ),
     Mutant(
         "filter",
