@@ -29,6 +29,7 @@ from experiments.parts import (
     Periods,
     first_step_maker,
     known_of_task,
+    lead_of,
     make_block_rows,
     make_energy,
     make_optimizer,
@@ -178,7 +179,7 @@ def make_experiment(
     del data, network, loss_energy
     phases = ((0, tuple(terms)),)
     if first_step:
-        phases = ((0, ("denoising",)), (first_step, tuple(terms)))
+        phases = ((0, (lead_of(terms),)), (first_step, tuple(terms)))
     make_step = partial(
         training.make_train_step,
         task.train,

@@ -1,6 +1,6 @@
 """The small parts of a run that no library module makes: optimizer, periods, blocks."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, NamedTuple
 
 import optax
@@ -211,15 +211,25 @@ def make_periods(
 
 
 def first_step_maker(names: tuple[str, ...]) -> Callable[..., int]:
-    """Other objectives beside denoising may begin later than it."""
-    return make_first_step if "denoising" in names and len(names) > 1 else start_at_once
+    """Objectives beside denoising or a proposal may begin later than it."""
+    return make_first_step if lead_of(names) and len(names) > 1 else start_at_once
+
+
+def lead_of(names: Collection[str]) -> str | None:
+    """The objective that a run may begin with alone."""
+    return next((name for name in ("denoising", "proposal") if name in names), None)
 
 
 def make_first_step(
     periods: Periods,
     *,
     denoise_share: Annotated[
-        float, Field("of the run with denoising alone, first", at_least=0, below=1)
+        float,
+        Field(
+            "of the run with denoising (else the proposal) alone, first",
+            at_least=0,
+            below=1,
+        ),
     ] = 0.0,
 ) -> int:
     """The step at which the other objectives begin: a whole number of dispatches."""

@@ -19,7 +19,7 @@ from experiments.run.schema import schema_of
 from experiments.score import scorer
 from experiments.score.scorer import Scorer
 from ired_jax import training
-from tests import tiny
+from tests import plain, tiny
 from tests.mutants import Mutant, one
 from tests.runs import CONTRACT, EVERY_STEP, last_state, stop_at, train, without_scores
 from tests.test_logs import experiment as experiment_of
@@ -45,6 +45,17 @@ def test_late_shaping_denoises_first_and_has_negatives_afterwards(
         never, _ = run(never, experiment.train_data)
     assert late.step == never.step == 2
     chex.assert_trees_all_equal(late.params.energy, never.params.energy)
+
+
+@pytest.mark.parametrize("lead", ["denoising", "proposal"])
+def test_a_run_begins_with_denoising_or_else_the_proposal_alone(lead):
+    names = (lead, "contrast")
+    options = plain.PROPOSING | {"objectives": names, "train__denoise_share": 0.5}
+    options |= {"loss__contrastive": "logistic", "negatives__strategy": "corrupted"}
+    experiment = build(tiny.get_config("sudoku", train__num_steps=20, **options))
+    first = experiment.phases[1][0]
+    assert experiment.phases == ((0, (lead,)), (first, names))
+    assert first == pytest.approx(10, abs=experiment.periods.steps_per_dispatch)
 
 
 def run_of(num_steps: int, **changes):

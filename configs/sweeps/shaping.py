@@ -4,8 +4,8 @@
 
 Sudoku, an energy of 16 channels, eight paired seeds, equal steps: a step with negatives
 takes 1.7 times the time of one without, at all levels 4 times (CPU), so shaping is the
-one that is favoured. Primary outcome: `hard/boards`, one answer, against `without`; two
-comparisons. Equal time, larger: configs/sweeps/reasoning.py.
+one that is favoured. Primary outcome: `hard/boards`, one answer, against `without`;
+three comparisons. Equal time, larger: configs/sweeps/reasoning.py.
 """
 
 from configs.sweeps.base import Sweep
@@ -15,6 +15,14 @@ POINTS = {
     "without": {},
     "sharpest": {**SHAPED, **WRONG, "negatives.level_high": 0.0},
     "all": {**SHAPED, **WRONG, "negatives.level_high": 1.0},
+    # The model's own answers, in the last fifth: they cost the most.
+    "own_late": {
+        **SHAPED,
+        **WRONG,
+        "negatives.strategy": "on_trajectory",
+        "train.denoise_share": 0.8,
+        "loss.warmup": 0,
+    },
 }
 SHARED = {
     "energy.channels": 16,
