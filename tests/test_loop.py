@@ -174,6 +174,14 @@ def test_patience_ends_where_nothing_is_better_for_so_long(primary, sign):
 LOOP = "experiments.run.loop"
 MUTANTS = [
     Mutant(
+        "run",
+        "the whole begins at once, whatever leads",
+        "experiments.build",
+        one("phases = ((0, (lead_of(terms),)),", "phases = ((0, tuple(terms)),"),
+        test_a_run_begins_with_denoising_or_else_the_proposal_alone,
+        {"lead": "proposal"},
+    ),
+    Mutant(
         "9",
         "results written to a scratch directory that is then removed",
         "experiments.run.report",
