@@ -9,10 +9,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-CURVES = {
-    "classic-penalty=0-mlp": "the documents' form, no penalty",
-    "classic-penalty=0.1-mlp": "the documents' form, penalty 0.1",
-    "nats-mlp": "in nats",
+CURVES = {  # color and line, label
+    "classic-penalty=0-mlp": ("C0-", "the documents' form, no penalty"),
+    "unclipped-penalty=0-mlp": ("C0--", "the same, chains not clipped"),
+    "classic-penalty=0.1-mlp": ("C1-", "the documents' form, penalty 0.1"),
+    "unclipped-penalty=0.1-mlp": ("C1--", "the same, chains not clipped"),
+    "nats-mlp": ("C2-", "in nats"),
 }
 PANELS = {
     "grad_norm_pos": "norm of the gradient at data, 1 is right",
@@ -25,10 +27,11 @@ def main() -> None:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axes = figure.subplots(1, len(PANELS))
     for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
-        for name, label in CURVES.items():
+        for name, (line, label) in CURVES.items():
             rows = curves["curves"][name]
             steps = [row["step"] for row in rows]
-            axis.plot(steps, [row[metric] for row in rows], "o-", ms=4, label=label)
+            values = [row[metric] for row in rows]
+            axis.plot(steps, values, line, marker="o", ms=4, label=label)
         axis.axhline(1, color="black", lw=0.8, ls=":")
         axis.set(title=title, xlabel="step", yscale="log", ylim=(0.02, 30))
         axis.title.set_fontsize(10)
