@@ -58,6 +58,14 @@ def test_what_is_not_finite_is_named_with_its_first_step(metric, bad):
         summary.summarize(columns, first_step=10)
 
 
+@pytest.mark.parametrize("cut, advice", [(0.9, "a larger sampler"), (0.0, "a lower")])
+def test_chains_that_their_clip_held_back_are_named_as_the_reason(cut, advice):
+    columns = columns_of(norm_grad=[1.0, 1.0, 1.0, np.inf, np.inf, np.inf, np.inf])
+    share = np.float32([cut] * 3 + [1] * 4)  # of an energy that has run away, all
+    with pytest.raises(UserError, match=rf"stays \(try {advice}"):
+        summary.summarize(columns | {"chain/clipped": share[:, None]}, first_step=0)
+
+
 def look(directory: Path, losses, lines: int = 1, **more) -> list[dict]:
     """The spike files of a run with those losses, fetched in so many lines."""
     spikes, first = Spikes(directory), 0
@@ -166,6 +174,14 @@ def test_a_signal_is_a_flag_and_a_second_ctrl_c_does_not_wait():
 SUMMARY = "experiments.run.summary"
 METER, INTERRUPT = "experiments.run.meter", "experiments.run.interrupt"
 MUTANTS = [
+    Mutant(
+        "summary",
+        "what was clipped after the explosion counts",
+        SUMMARY,
+        one("[: first + 1]", "[:]"),
+        test_chains_that_their_clip_held_back_are_named_as_the_reason,
+        {"cut": 0.0, "advice": "a lower"},
+    ),
     Mutant(
         "summary",
         "one dispatch of several in the mean",

@@ -16,6 +16,7 @@ RING = 100  # steps that a spike is seen among
 LEAST = 20  # steps without which nothing is a jump
 JUMP = 1000.0  # times the median of the steps before
 MOST_FILES = 5  # a run
+MUCH_CUT = 0.5  # of a chain's gradient by its clip: what it then does is not descent
 
 
 def length(pending: Sequence[Mapping[str, Any]]) -> int:
@@ -61,8 +62,15 @@ def refuse_not_finite(columns: Columns, *, first_step: int) -> None:
         names = sorted(name for name, bad in is_bad.items() if bad[first])
         raise UserError(
             f"step {first_step + first + 1}: {', '.join(names)} not finite; the last"
-            " good checkpoint stays (try a lower train.learning_rate or loss.weight)"
+            f" good checkpoint stays (try {_advice(columns, first)})"
         )
+
+
+def _advice(columns: Columns, first: int) -> str:
+    cut = np.median(columns.get("chain/clipped", np.zeros((1, 1)))[: first + 1])
+    if cut > MUCH_CUT:
+        return f"a larger sampler.grad_clip: it cut {cut:.0%} of the chains' gradient"
+    return "a lower train.learning_rate or loss.weight"
 
 
 class Spikes:
