@@ -16,7 +16,7 @@ RING = 100  # steps that a spike is seen among
 LEAST = 20  # steps without which nothing is a jump
 JUMP = 1000.0  # times the median of the steps before
 MOST_FILES = 5  # a run
-MUCH_CUT = 0.5  # of a chain's gradient by its clip: what it then does is not descent
+MUCH_CUT = 0.25  # of a chain's gradient by its clip: it then does not hold energies
 
 
 def length(pending: Sequence[Mapping[str, Any]]) -> int:
