@@ -4,8 +4,9 @@
 
 Sudoku, an energy of 16 channels, eight paired seeds, equal steps: a step with negatives
 takes 1.7 times the time of one without, at all levels twice, on own answers eight times
-(CPU), so shaping is the one that is favoured. Primary outcome: `hard/boards`, one answer, against `without`;
-three comparisons. Equal time, larger: configs/sweeps/reasoning.py.
+(CPU), so shaping is the one that is favoured. Primary outcome: `hard/boards`, one
+answer, against `without`; three comparisons. Equal time, larger:
+configs/sweeps/reasoning.py.
 """
 
 from configs.sweeps.base import Sweep
