@@ -116,9 +116,8 @@ def _forward(weights, h, gain, bias):
     z = h * scale
     mixed = z @ weights["entry"]["kernel"] + _wide(weights["entry"]["bias"])
     for name, units in UNITS.items():
-        for (
-            axes
-        ) in units:  # first the mean, then the product: of a ninth of the entries
+        for axes in units:
+            # First the mean, then the product: of a ninth of the entries.
             mixed = mixed + z.mean(axes, keepdims=True) @ weights[name]["kernel"]
     bent = bend(mixed * (1 + _wide(gain)) + _wide(bias))
     change = bent @ weights["out"]["kernel"] + _wide(weights["out"]["bias"])
