@@ -12,7 +12,7 @@ from ired_jax import blocks, diffusion, tasks, trees
 from ired_jax.energies.spectral import normalise
 from ired_jax.fields import Field, Names, Package
 from ired_jax.samplers.search import Search, make_search
-from ired_jax.tasks.base import Task
+from ired_jax.tasks.base import Task, refuse_misfits
 from ired_jax.types import Energy, Example
 
 TASK = Field("a module of ired_jax/tasks, or one's own", group="task", name="name")
@@ -94,9 +94,11 @@ def known_of_task(task: Task) -> Names:
     """What makers may ask for by name, of a task's own making.
 
     Raises:
-      UserError: a task that has not what every task has.
+      UserError: a task that has not what every task has; PartError: one whose parts
+        give what their places do not take.
     """
     _refuse_unfinished(task)
+    refuse_misfits(task)
     example, inference = task.example, task.inference
     schedule = diffusion.make_schedule(inference.schedule, inference.num_levels)
     y_size = trees.size(example.y)

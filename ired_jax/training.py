@@ -22,6 +22,7 @@ from ired_jax.objectives.base import (
     Metrics,
     Objective,
     Parameters,
+    joined,
     lowered,
     prepared,
 )
@@ -132,14 +133,17 @@ def make_train_step(
         metrics: Metrics = {}
         for name, objective in objectives.items():
             given = objective.prepare(context, memory[name], batch)
-            rows[name], memory[name], more = prepared(name, given)
-            metrics |= more
+            rows[name], memory[name], more = prepared(
+                name, objective, given, memory[name]
+            )
+            metrics = joined(metrics, more)
         grads, more = _gradient(objectives, rows, context, block_rows)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         norms = {"param": params, "grad": grads, "update": updates}
-        metrics |= more | {f"norm/{k}": optax.tree.norm(v) for k, v in norms.items()}
+        metrics = joined(metrics, more)
+        metrics |= {f"norm/{k}": optax.tree.norm(v) for k, v in norms.items()}
         ema_params = update_ema(ema, step, state.ema_params, params)
         state = TrainState(step, state.key, params, ema_params, opt_state, memory)
         return state, metrics
@@ -161,11 +165,12 @@ def _gradient(
 
         def of_rows(params, rows, name=name, objective=objective):
             given = objective.loss(params.energy, params.own[name], rows, context)
-            return lowered(name, given)
+            return lowered(name, objective, given)
 
         of_params = blocks.value_and_grad(of_rows, block_rows)
         (value, more), part = of_params(context.params, rows[name])
-        metrics |= more | {k: jnp.sqrt(more[k]) for k in objective.roots}
+        more |= {k: jnp.sqrt(more[k]) for k in objective.roots}
+        metrics = joined(metrics, more)
         loss = value if loss is None else loss + value
         grads = part if grads is None else jax.tree.map(jnp.add, grads, part)
     return grads, metrics | {"train/loss": loss}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax.tree_util import Partial
 
 Array = jax.Array
@@ -74,13 +75,13 @@ class Energy(NamedTuple):
         """E of one example.
 
         Raises:
-          PartError: `apply` gives anything but a number.
+          PartError: `apply` gives anything but one float.
         """
         value = self.apply(params, x, y, t)
-        if not is_number(value):
+        if not is_number(value) or not is_float(value):
             raise PartError(
                 f"energy: apply gives {told(value)} for one example, must give a"
-                " number, of shape ()"
+                " float, of shape ()"
             )
         return value
 
@@ -143,6 +144,13 @@ def _call_at(energy: Any, params: Params, x: Tree, t: Array, y: Tree) -> Array:
 def is_number(value: Any) -> bool:
     """Whether it is one number, an array of shape () or Python's own."""
     return isinstance(value, float | int) or getattr(value, "shape", None) == ()
+
+
+def is_float(value: Any) -> bool:
+    """Whether it is of floats, an array or Python's own: what has a gradient."""
+    return isinstance(value, float) or jnp.issubdtype(
+        getattr(value, "dtype", int), jnp.inexact
+    )
 
 
 def told(value: Any) -> str:

@@ -9,9 +9,14 @@ from experiments import cli
 from experiments.build import build
 from experiments.errors import UserError
 from ired_jax import training
-from ired_jax.objectives.base import Objective
-from ired_jax.tasks.base import Source
-from ired_jax.types import Energy, Example, PartError
+from ired_jax.diffusion import make_schedule
+from ired_jax.losses import make_logistic
+from ired_jax.negatives.base import ChainInfo, Strategy, keep, make_units
+from ired_jax.objectives.base import Context, Objective, Parameters
+from ired_jax.objectives.contrast import Weight, make_contrast
+from ired_jax.objectives.pairs import Levels
+from ired_jax.tasks.base import Metric, Source, Task, refuse_misfits
+from ired_jax.types import Box, Energy, Example, PartError
 from tests.mutants import Mutant, one
 
 MAKERS = {
@@ -63,8 +68,12 @@ def loss_of(energy):
 
 FINE = {"apply": scalar, "prepare": prepare, "loss": None}
 VALUES = jnp.ones(4)
+DECLARED = {"own/(all|loss)": ("-", "what the tests give")}
 WRONG = {
     "energy: apply gives float32[3] for one example": {"apply": vector},
+    "energy: apply gives int for one example, must give a float": {
+        "apply": lambda params, x, y, t: t
+    },
     "prepare of 'own' gives (Example, ()), must give (rows, memory, metrics)": {
         "prepare": lambda context, memory, batch: (batch, memory)
     },
@@ -80,13 +89,27 @@ WRONG = {
     "loss of 'own' gives float32[4] for the metric 'own/all', must give a number": {
         "loss": lambda *_: (VALUES[0], {"own/all": VALUES})
     },
+    "loss of 'own' gives the metric 'own/new', which must be declared": {
+        "loss": lambda *_: (VALUES[0], {"own/new": VALUES[0]})
+    },
+    "the metric 'own/loss' is given twice": {
+        "prepare": lambda context, memory, batch: (
+            *(batch, memory),
+            {"own/loss": VALUES[0]},
+        ),
+        "loss": lambda *_: (VALUES[0], {"own/loss": VALUES[0]}),
+    },
+    "prepare of 'own' gives another memory than it got": {
+        "prepare": lambda context, memory, batch: (batch, VALUES, {})
+    },
 }
 
 
 def step_of(apply, prepare, loss):
     """A train step and its first state, as shapes."""
     energy = Energy(lambda key: jnp.float32(1), apply)
-    objectives = {"own": Objective(prepare, loss or loss_of(energy))}
+    own = Objective(prepare, loss or loss_of(energy), metrics=DECLARED)
+    objectives = {"own": own}
     draw = lambda data, key: Example(*jax.random.normal(key, (2, 3)))  # noqa: E731
     optimizer = optax.sgd(0.1)
     step = training.make_train_step(
@@ -120,6 +143,100 @@ def test_a_part_that_gives_something_else_is_named_before_a_step(sentence):
 def test_what_a_place_takes_is_taken():
     state, metrics = step_of(**FINE)
     assert metrics["train/loss"].shape == state.step.shape == ()
+
+
+BOX = Box(-1.0, 1.0)
+METRIC = Metric(lambda x, truth, answer: jnp.mean(answer - truth), "low", "-")
+TASKS = {
+    "draw gives (float32[3], float32[3]), must give Example(x, y)": {
+        "draw": lambda data, key: (VALUES[:3], VALUES[:3])
+    },
+    "draw gives int32[3] for y, must give floats": {
+        "draw": lambda data, key: Example(VALUES[:3], jnp.arange(3))
+    },
+    "train is function, must be a Source": {"train": lambda data, key: None},
+    "box is Box, must be a function x -> Box": {"box": BOX},
+    "box is (float32[], float32[]), must be": {"box": lambda x: (x[0], x[0])},
+    "box has sides (float32[4], float32[4]), must be like y, float32[3], or numbers": {
+        "box": lambda x: Box(VALUES, VALUES)
+    },
+    "metric 'm' is function, must be a Metric": {"metric": METRIC.of_row},
+    "metric 'm' gives float32[3] for one answer, must give a number": {
+        "metric": METRIC._replace(of_row=lambda x, truth, answer: answer)
+    },
+}
+
+
+def task_of(
+    draw=lambda data, key: Example(VALUES[:3], VALUES[:3]),
+    box=lambda x: BOX,
+    metric=METRIC,
+    train=None,
+):
+    source = train or Source(draw, box)
+    return Task(source, {"val": Source(draw)}, {"m": metric}, "val/m")
+
+
+@pytest.mark.parametrize("sentence", TASKS)
+def test_a_task_that_gives_something_else_is_named_before_a_step(sentence):
+    with pytest.raises(PartError) as caught:
+        refuse_misfits(task_of(**TASKS[sentence]))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tasks_that_fit_are_taken():
+    for box in (None, lambda x: None, lambda x: Box(-VALUES[:3], 1.0)):
+        refuse_misfits(task_of(box=box))
+
+
+ROWS = 8
+NONE = jnp.zeros(ROWS)
+INFO = ChainInfo(NONE, NONE, NONE)
+STRATEGIES = {
+    "start gives float32[3], must give y like the rows' y0, float32[8,3]": {
+        "start": lambda key, rows, progress: rows["y0"][0]
+    },
+    "refine gives float32[8,3], must give (y, ChainInfo)": {
+        "refine": lambda key, landscape, rows, y, progress: y
+    },
+    "refine gives (float32[8,3], dict), must give (y, ChainInfo)": {
+        "refine": lambda key, landscape, rows, y, progress: (y, INFO._asdict())
+    },
+    "refine gives (float32[3], ChainInfo), must give": {
+        "refine": lambda key, landscape, rows, y, progress: (y[0], INFO)
+    },
+    "refine gives float32[] for clipped, must give a number for each of 8 rows": {
+        "refine": lambda key, landscape, rows, y, progress: (
+            y,
+            INFO._replace(clipped=NONE[0]),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("sentence", STRATEGIES)
+def test_a_strategy_that_gives_something_else_is_named_before_a_step(sentence):
+    schedule = make_schedule("cosine", 10)
+    fine = Strategy(lambda key, rows, progress: rows["y0"], keep)
+    contrast = make_contrast(
+        *(Energy(lambda key: jnp.float32(1), scalar),) * 2,
+        *(schedule, None, None),
+        batch_size=ROWS,
+        units=make_units(schedule),
+        strategy=fine._replace(**STRATEGIES[sentence]),
+        pair_loss=make_logistic(),
+        levels=Levels(),
+        weight=Weight(),
+    )
+    rows = jnp.zeros((ROWS, 3))
+    streams = lambda stream: jax.random.key(stream)  # noqa: E731
+    params = Parameters(jnp.float32(1), {})
+    context = Context(jnp.int32(0), jnp.float32(0), streams, params, params)
+    with pytest.raises(PartError) as caught:
+        jax.eval_shape(lambda: contrast.prepare(context, {}, Example(rows, rows)))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_command_ends_with_the_sentence_of_a_part(capsys):
@@ -162,9 +279,33 @@ MUTANTS = [
         "new",
         "an energy of one's own may give a vector",
         "ired_jax.types",
-        one("        if not is_number(value):", "        if 0:"),
+        one("        if not is_number(value) or ", "        if "),
         test_a_part_that_gives_something_else_is_named_before_a_step,
         {"sentence": next(iter(WRONG))},
         error=TypeError,
+    ),
+    Mutant(
+        "new",
+        "a metric of one's own may give a vector",
+        "ired_jax.tasks.base",
+        one("        if not is_number(value):", "        if 0:"),
+        test_a_task_that_gives_something_else_is_named_before_a_step,
+        {"sentence": [*TASKS][-1]},
+    ),
+    Mutant(
+        "new",
+        "two objectives write one metric",
+        "ired_jax.objectives.base",
+        one("set(metrics) & set(more)", "()"),
+        test_a_part_that_gives_something_else_is_named_before_a_step,
+        {"sentence": "the metric 'own/loss' is given twice"},
+    ),
+    Mutant(
+        "new",
+        "one number for the chains of all rows",
+        "ired_jax.negatives.base",
+        one("if jnp.shape(of_rows) != num_rows:", "if 0:"),
+        test_a_strategy_that_gives_something_else_is_named_before_a_step,
+        {"sentence": [*STRATEGIES][-1]},
     ),
 ]

@@ -347,7 +347,10 @@ def test_an_objective_with_parameters_and_memory_of_its_own_trains_both():
         return jnp.mean((own[None] - rows["x"]) ** 2), {"own": jnp.mean(own)}
 
     own = Objective(
-        prepare, loss, lambda key, example: (jnp.ones(toys.D), jnp.int32(0))
+        prepare,
+        loss,
+        lambda key, example: (jnp.ones(toys.D), jnp.int32(0)),
+        metrics={"own": ("-", "mean of w")},
     )
     terms, optimizer = toys.objectives() | {"own": own}, optax.sgd(0.5 * toys.D)
     make = partial(training.make_train_step, toys.source())

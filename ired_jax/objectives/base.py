@@ -1,7 +1,10 @@
 """What every objective offers; the train step adds up those that it is given."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
+
+import jax
 
 from ired_jax.types import (
     Array,
@@ -88,37 +91,66 @@ class Objective(NamedTuple):
     spec: Any = None
 
 
-def prepared(name: str, given: Any) -> tuple[Tree, Tree, Metrics]:
+def prepared(
+    name: str, objective: Objective, given: Any, memory: Tree
+) -> tuple[Tree, Tree, Metrics]:
     """(rows, memory, metrics), as an objective's `prepare` gave them.
 
     Raises:
-      PartError: it gave something else.
+      PartError: it gave something else, a memory of other shapes than that before, or
+        a metric that it has not declared.
     """
     if not isinstance(given, tuple) or len(given) != 3:
         raise PartError(
             f"objectives: prepare of {name!r} gives {told(given)}, must give (rows,"
             " memory, metrics)"
         )
-    _refuse_metrics(name, "prepare", given[2])
+    if _shapes(given[1]) != _shapes(memory):
+        raise PartError(
+            f"objectives: prepare of {name!r} gives another memory than it got, must"
+            " keep its structure, shapes and dtypes"
+        )
+    _refuse_metrics(name, objective, "prepare", given[2])
     return given
 
 
-def lowered(name: str, given: Any) -> tuple[Array, Metrics]:
+def lowered(name: str, objective: Objective, given: Any) -> tuple[Array, Metrics]:
     """(value, metrics), as an objective's `loss` gave them.
 
     Raises:
-      PartError: it gave something else, or a value that is not one number.
+      PartError: it gave something else, a value that is not one number, or a metric
+        that it has not declared.
     """
     if not isinstance(given, tuple) or len(given) != 2 or not is_number(given[0]):
         raise PartError(
             f"objectives: loss of {name!r} gives {told(given)}, must give (mean over"
             " rows, of shape (), metrics)"
         )
-    _refuse_metrics(name, "loss", given[1])
+    _refuse_metrics(name, objective, "loss", given[1])
     return given
 
 
-def _refuse_metrics(name: str, function: str, metrics: Any) -> None:
+def joined(metrics: Metrics, more: Metrics) -> Metrics:
+    """Both, each under a name of its own.
+
+    Raises:
+      PartError: a name that is in both.
+    """
+    if twice := sorted(set(metrics) & set(more)):
+        raise PartError(
+            f"objectives: the metric {twice[0]!r} is given twice, each must have a name"
+            " of its own"
+        )
+    return metrics | more
+
+
+def _shapes(tree: Tree) -> tuple[Any, list[str]]:
+    return jax.tree.structure(tree), [told(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _refuse_metrics(
+    name: str, objective: Objective, function: str, metrics: Any
+) -> None:
     if not isinstance(metrics, Mapping):
         raise PartError(
             f"objectives: {function} of {name!r} gives {told(metrics)} for metrics,"
@@ -129,4 +161,9 @@ def _refuse_metrics(name: str, function: str, metrics: Any) -> None:
             raise PartError(
                 f"objectives: {function} of {name!r} gives {told(value)} for the"
                 f" metric {metric!r}, must give a number, of shape ()"
+            )
+        if not any(re.fullmatch(known, metric) for known in objective.metrics):
+            raise PartError(
+                f"objectives: {function} of {name!r} gives the metric {metric!r}, which"
+                " must be declared among its `metrics`: name, unit, meaning"
             )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ired_jax import blocks, losses, replay, trees
 from ired_jax.fields import Field
 from ired_jax.negatives import filters
-from ired_jax.negatives.base import q_sample, still
+from ired_jax.negatives.base import q_sample, refined, started, still
 from ired_jax.objectives.base import Context, Metrics
 from ired_jax.types import Array, Batch, Example, Stream, Tree, bind, scaled
 
@@ -131,7 +131,8 @@ def draw_pairs(
     """
     memory, params = dict(memory), context.params.energy
     rows = _fresh_rows(spec, context, batch)
-    y = spec.strategy.start(context.key(Stream.START), rows, context.progress)
+    key = context.key(Stream.START)
+    y = started(spec.strategy.start(key, rows, context.progress), rows["y0"])
     if spec.replay is not None:
         rows, y = _replayed_rows(spec, context, memory["replay"], rows, y)
 
@@ -140,7 +141,8 @@ def draw_pairs(
         return scaled(energy_fn, spec.units.scale(t))
 
     key = context.key(Stream.CHAIN)
-    y, chain = spec.strategy.refine(key, landscape, rows, y, context.progress)
+    given = spec.strategy.refine(key, landscape, rows, y, context.progress)
+    y, chain = refined(given, y)
     rows = rows | {"y": y, "keep": jnp.ones(spec.num_rows)}
     metrics = {
         "chain/acceptance": jnp.mean(chain.acceptance),

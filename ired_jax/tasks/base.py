@@ -4,9 +4,20 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from ired_jax import boxes
 from ired_jax.fields import Field
-from ired_jax.types import Array, Box, Example, Tree
+from ired_jax.types import (
+    Array,
+    Box,
+    Example,
+    PartError,
+    Tree,
+    is_float,
+    is_number,
+    told,
+)
 
 
 class Source(NamedTuple):
@@ -135,6 +146,56 @@ class Task(NamedTuple):
     def example(self) -> Example:
         """Shapes and dtypes of one example that training draws; splits may differ."""
         return self.train.example
+
+
+def refuse_misfits(task: Task) -> None:
+    """Looks at what the parts of a task give, by their shapes: nothing is computed.
+
+    Raises:
+      PartError: a source that draws no `Example` or a y that is not of floats, a box or
+        a metric that is none, a box of other shapes than y, or a metric that gives more
+        than a number.
+    """
+    for name, source in {"train": task.train, **task.splits}.items():
+        if not isinstance(source, Source):
+            raise PartError(f"task: {name} is {told(source)}, must be a Source")
+    if not isinstance(example := task.example, Example):
+        raise PartError(f"task: draw gives {told(example)}, must give Example(x, y)")
+    x, y = example
+    for leaf in jax.tree.leaves(y):
+        if not is_float(leaf):
+            raise PartError(f"task: draw gives {told(leaf)} for y, must give floats")
+    if task.train.box is not None:
+        _refuse_box(task.train.box, x, y)
+    for name, metric in task.metrics.items():
+        if not isinstance(metric, Metric):
+            raise PartError(
+                f"task: metric {name!r} is {told(metric)}, must be a Metric"
+            )
+        value = jax.eval_shape(metric.of_row, x, y, y)
+        if not is_number(value):
+            raise PartError(
+                f"task: metric {name!r} gives {told(value)} for one answer, must give a"
+                " number, of shape ()"
+            )
+
+
+def _refuse_box(box: Callable[[Tree], Box], x: Tree, y: Tree) -> None:
+    given = jax.eval_shape(box, x) if callable(box) else box
+    if callable(box) and given is None:
+        return
+    if not callable(box) or not isinstance(given, Box):
+        raise PartError(f"task: box is {told(given)}, must be a function x -> Box")
+    try:
+        clipped = jax.eval_shape(boxes.clip, given, y)
+        fits = jax.tree.map(jnp.shape, clipped) == jax.tree.map(jnp.shape, y)
+    except (TypeError, ValueError):  # of sides that cannot be set beside y
+        fits = False
+    if not fits:
+        raise PartError(
+            f"task: box has sides {told(tuple(given))}, must be like y, {told(y)}, or"
+            " numbers"
+        )
 
 
 def held_out(source: Source, data: Tree, key: Array, index: Array) -> Example:
