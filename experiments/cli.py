@@ -159,8 +159,12 @@ def config_of(values: flags.FlagValues) -> ConfigDict | None:
 
 def override_texts(values: flags.FlagValues) -> dict[str, str]:
     """{group.field: text} of the overrides on the command line."""
-    texts = (text.partition("=") for text in values[OVERRIDE].value)
-    return {name: text for name, _, text in texts}
+    return _texts(values[OVERRIDE].value)
+
+
+def _texts(overrides: Sequence[str]) -> dict[str, str]:
+    parts = (text.partition("=") for text in overrides)
+    return {name: text for name, _, text in parts}
 
 
 def config_name(argv: Sequence[str]) -> str:
@@ -210,7 +214,8 @@ def _help(
         return text
     paths = [a.partition("=")[2] for a in _joined(argv) if re.match(r"--?config=", a)]
     given = fields_of(paths[-1]) if paths else {}
-    return f"{text}\n\n{configuration.help_text(given)}"
+    set_to = [a.removeprefix(f"--{OVERRIDE}=") for a in argv if OVERRIDE in a]
+    return f"{text}\n\n{configuration.help_text(given, _texts(set_to))}"
 
 
 def _sentence(error: Exception) -> str:

@@ -22,14 +22,16 @@ TRAINING = ("train/denoise_mse", "grad_norm_pos", "frac_sat", "margin", "filter/
 def final_tables(runs: dict[str, Path], results: dict[str, dict]) -> list[Table]:
     """Final answers from result.json; training metrics over the last tenth of a run."""
     rows = [read_rows(path) for path in runs.values()]
-    answers = _answers(results)
+    answers, there = _answers(results), {n for lines in rows for r in lines for n in r}
+    training = [name for name in TRAINING if name in there]
+    training += figures.own_metrics(there)
     columns = {}
     for (name, result), lines in zip(results.items(), rows, strict=True):
         metrics = result["metrics"]
         cells = [with_error(metrics[n], metrics.get(f"{n}/stderr")) for n in answers]
-        columns[name] = cells + [_late_mean(lines, metric) for metric in TRAINING]
+        columns[name] = cells + [_late_mean(lines, metric) for metric in training]
     title = "final answers, and the mean of the last tenth of training"
-    return tables(title, [*answers, *TRAINING], columns)
+    return tables(title, [*answers, *training], columns)
 
 
 def seeds_tables(results: dict[str, dict]) -> list[Table]:

@@ -110,10 +110,13 @@ def free_fields(values: Values) -> set[str]:
     return free if knows_length else free | {"train.num_steps"}
 
 
-def help_text(given: Values) -> str:
-    """The fields of a config, one a line, with values, limits and meanings."""
-    specs = fields.schema(make_experiment, given)
-    values = fields.resolve(make_experiment, given)
+def help_text(given: Values, texts: Mapping[str, str]) -> str:
+    """The fields of a config, one a line, with values, limits and meanings.
+
+    They are those that it has with `texts`, overrides of choices among them.
+    """
+    values = _apply(given, texts)
+    specs = fields.schema(make_experiment, values)
     lines = [
         f"  --config.{name}={show(values[name])}\n        {fields.meaning(spec)}"
         for name, spec in specs.items()

@@ -1,6 +1,7 @@
 """Pictures of a run: learning curves, energies by level and along chains, answers."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.build import Experiment
 from experiments.run import workdir
@@ -35,6 +37,7 @@ CURVES: Panels = [
     ("norms", ("norm/param", "norm/grad", "norm/update")),
 ]
 LOGARITHMIC = ("_mse", "norm/")
+UNDRAWN = re.compile(r"train/loss|pred_norm|replay/size|filter/q.*")
 NUM_CHAIN_STEPS = 40
 NUM_ANSWERS = 3
 
@@ -87,23 +90,37 @@ def panels_of(names: Iterable[str]) -> Panels:
 
 
 def learning_curves(runs: dict[str, list[dict[str, float]]], panels: Panels) -> Figure:
-    """One panel a group of metrics that is there; with several runs, a colour each."""
+    """One panel a group of metrics that is there; a colour a run, a style a metric."""
     there = {name for rows in runs.values() for row in rows for name in row}
-    panels = [panel for panel in (*panels, *CURVES) if there & {*panel[1]}]
+    own = [(name, (name,)) for name in own_metrics(there)]
+    panels = [panel for panel in (*panels, *CURVES, *own) if there & {*panel[1]}]
     figure, axes = grid(max(len(panels), 1), columns=4)
     for axis, (title, names) in zip(axes, panels, strict=False):
-        for label, rows in runs.items():
-            for style, name in zip(("-", "--", ":", "-."), names, strict=False):
+        names = [name for name in names if name in there]
+        for style, name in zip(("-", "--", ":", "-."), names, strict=False):
+            axis.plot([], [], style, label=name, color="black", lw=1.2)
+            for colour, rows in enumerate(runs.values()):
                 points = [(row["step"], row[name]) for row in rows if name in row]
                 if points:
-                    text = " ".join(filter(None, (label, name)))
-                    axis.plot(*zip(*points, strict=True), style, label=text, lw=1.2)
+                    xy = zip(*points, strict=True)
+                    axis.plot(*xy, style, color=f"C{colour}", lw=1.2)
         if any(mark in names[0] for mark in LOGARITHMIC):
             axis.set_yscale("log")
         axis.set_title(title)
         axis.set_xlabel("steps")
-        axis.legend(fontsize=7)
+        if len(names) > 1:
+            axis.legend(fontsize=7)
+    if len(runs) > 1:
+        lines = [Line2D([], [], color=f"C{i}", label=n) for i, n in enumerate(runs)]
+        figure.legend(handles=lines, loc="outside lower center", ncols=2)
     return figure
+
+
+def own_metrics(there: Collection[str]) -> list[str]:
+    """Metrics of train steps that no panel names: those of one's own objectives."""
+    named = {name for _, names in CURVES for name in names}
+    of_steps = {name for name in there if f"{name}/min" in there}
+    return sorted(name for name in of_steps - named if not UNDRAWN.fullmatch(name))
 
 
 def energy_profile(experiment: Experiment, params: Params) -> Profile:
@@ -192,6 +209,8 @@ def grid(count: int, *, columns: int = 1) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for spare in axes[count:]:
+        spare.set_axis_off()
     return figure, axes
 
 

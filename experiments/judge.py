@@ -94,7 +94,8 @@ def _answers(
             right = np.stack([rows.figures[metric] for rows in runs], axis=1)
             if not np.all((right == 0) | (right == 1)):
                 raise UserError(
-                    f"--runs={directory}: {metric} is not 0 or 1 of an answer"
+                    f"--runs={directory}: {metric} must be 0 or 1 of an answer, right"
+                    " or wrong"
                 )
             judged[split] = verdict.judged(energy, right > 0)
             judged[split]["work"] = [

@@ -92,16 +92,19 @@ def load_solver(
         return experiment, source, how, answer
 
     def solve(inputs: Sequence[Any], watched: int | None = None) -> Answers:
+        if not len(inputs):
+            raise UserError("--input: holds nothing")
         sizes = view.sizes(inputs)
         sentences = enumerate(view.check(inputs))
         refused = {i: sentence for i, sentence in sentences if sentence is not None}
         experiment, source, how, answer = for_sizes(tuple(sizes.items()))
         like = experiment.example.x
         x = {i: view.to_x(inputs[i]) for i in range(len(inputs)) if i not in refused}
-        refused |= {i: _misfit(like) for i in x if _shapes(x[i]) != _shapes(like)}
+        misfits = ((i, _misfit(x[i], like)) for i in x)
+        refused |= {i: sentence for i, sentence in misfits if sentence is not None}
         good = np.array([i for i in x if i not in refused], int)
         if not good.size:
-            raise UserError(f"--input: {_named(refused) or 'holds nothing'}")
+            raise UserError(f"--input: {_named(refused)}")
         if watched is not None and watched not in good:
             why = refused.get(watched, f"must be at most {len(inputs) - 1}")
             raise UserError(f"--picture_row={watched}: {why}")
@@ -147,8 +150,12 @@ def _shapes(tree: Tree) -> Tree:
     return jax.tree.map(np.shape, tree)
 
 
-def _misfit(like: Tree) -> str:
-    return f"has not the shape of what the model was trained on, {_shapes(like)}"
+def _misfit(x: Tree, like: Tree) -> str | None:
+    """What keeps x from being answered, whatever the task; None: nothing."""
+    if _shapes(x) != _shapes(like):
+        return f"has not the shape of what the model was trained on, {_shapes(like)}"
+    is_finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(x))
+    return None if is_finite else "is not finite"
 
 
 def _checked(options: dict[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from experiments import (
     compute,
     diagnose,
     evaluate,
+    figures,
     solve,
     train,
 )
@@ -347,6 +348,16 @@ def test_compare_sets_runs_side_by_side(run, tmp_path, capsys):
     compare.main(["compare", f"--runs={run}", f"--output={tmp_path / 'c.png'}"])
     assert "grad_norm_pos" in capsys.readouterr().out
     assert (tmp_path / "c.png").stat().st_size > 1000
+
+
+def test_metrics_of_an_objective_of_one_s_own_have_a_panel_and_a_line():
+    there = {"own/loss", "own/loss/min", "train/loss", "train/loss/min", "step"}
+    assert figures.own_metrics(there) == ["own/loss"]
+    rows = [{"step": i, "own/loss": 1.0, "own/loss/min": 1.0} for i in (1, 2)]
+    drawn = figures.learning_curves({"a": rows, "b": rows}, [])
+    titles = [axis.get_title() for axis in drawn.axes if axis.axison]
+    assert titles == ["own/loss"]
+    assert [text.get_text() for text in drawn.legends[0].texts] == ["a", "b"]
 
 
 def test_paired_seeds_get_the_interval_of_a_paired_t_test():

@@ -284,7 +284,37 @@ def test_without_a_check_every_answer_is_unknown(command, monkeypatch):
     assert [int(row["steps"]) for row in table] == [3 * STEPS, 3 * STEPS]
 
 
+def test_a_view_without_a_check_lets_nothing_through_that_is_not_finite(
+    command, monkeypatch, capsys
+):
+    """And an empty file reaches none of its functions."""
+
+    def to_x(line):
+        values = [np.nan if c == "x" else float(c.replace(".", "0")) for c in line]
+        return np.reshape(values, (9, 9))
+
+    sudoku = base.view_of("sudoku")
+    own = {"check": base.View().check, "is_right": None, "to_x": to_x}
+    monkeypatch.setattr(solve, "view_of", lambda _: sudoku._replace(**own))
+    puzzles, _, answers = _boards()
+    code, _, table = command([puzzles[0], "x" * 81], lambda i, _: (answers[5], 0))
+    assert code == 1
+    assert [row["verdict"] for row in table] == ["unknown", ""]
+    assert "input 1 is not finite" in capsys.readouterr().err
+    empty = sudoku._replace(read=lambda _: [], sizes=lambda inputs: inputs[0])
+    monkeypatch.setattr(solve, "view_of", lambda _: empty)
+    assert command([], None)[0] == 2
+    assert "--input: holds nothing" in capsys.readouterr().err
+
+
 MUTANTS = [
+    Mutant(
+        "solve",
+        "what is not finite is answered",
+        "experiments.solve",
+        one('return None if is_finite else "is not finite"', "return None"),
+        test_a_view_without_a_check_lets_nothing_through_that_is_not_finite,
+    ),
     Mutant(
         "solve",
         "rows that are right are started again",

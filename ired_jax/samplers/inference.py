@@ -51,7 +51,8 @@ def solve(
       energy_fn: (y, t ()) -> (); its `at(t)`, if any, is used for each level.
       schedule: the T levels.
       y_shape: of one floating array, or a pytree of things with .shape and .dtype.
-      **options: those of `solve_from`.
+      **options: num_steps and bounds; double_steps, tolerance, noise: see
+        `samplers.inference.solve_from`, which begins at a given y.
 
     Returns:
       y_0, and `SolveInfo`.
