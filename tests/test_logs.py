@@ -81,6 +81,14 @@ def test_the_screen_shows_what_the_run_is_about(primary, columns):
     )
 
 
+@pytest.mark.parametrize("width, dropped", [(120, 0), (60, 2), (50, 3), (5, 4)])
+def test_a_narrow_screen_keeps_the_loss_and_what_the_run_is_about(width, dropped):
+    names = SCHEMA.fitting(width, lambda name: 12 if "/" in name else 10)
+    loss, *others = SCHEMA.columns
+    assert len(others) == 6
+    assert names == [loss, *others[: 4 - dropped], *others[4:]]
+
+
 def test_the_line_on_the_screen_stands_under_its_titles(tmp_path, capsys):
     with open_logs(tmp_path) as lines:
         lines.write({"step": 7, "train/loss": 0.25, "margin": -1.5, "margin/max": 9.0})

@@ -121,18 +121,24 @@ class Logs:
             self._then()
 
     def _print(self, row: Mapping[str, float]) -> None:
+        console = self._progress.console
+        # A terminal's line has an end, a file's has none.
+        room = console.width - 8 if console.is_terminal else sys.maxsize
         cells = [("step", f"{row['step']:>8}")]
-        for name in self._schema.columns:
-            width = max(len(_title(name)) + 2, 10)
+        for name in self._schema.fitting(room, _width):
             value = f"{row[name]:.3g}" if name in row else ""
-            cells.append((_title(name), f"{value:>{width}}"))
-        show = self._progress.console.print
+            cells.append((_title(name), f"{value:>{_width(name)}}"))
+        show = console.print
         if self._lines % 20 == 0:
             header = "".join(f"{title:>{len(cell)}}" for title, cell in cells)
             show(header, style="bold", soft_wrap=True)
         line = "".join(cell for _, cell in cells)
         show(line.rstrip(), highlight=False, soft_wrap=True)
         self._lines += 1
+
+
+def _width(name: str) -> int:
+    return max(len(_title(name)) + 2, 10)
 
 
 def _writer_of_board() -> type:

@@ -1,7 +1,7 @@
 """What a run may log: the house's own names, and those of its objectives and task."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from experiments.score import records
@@ -23,11 +23,24 @@ _MUST_BE_FINITE = re.compile(r"train/loss|norm/.*")
 class Schema(NamedTuple):
     """Every name that a run may log: {name or pattern: (unit, meaning)}.
 
-    `columns` are those of the line on the screen.
+    `columns` are those of the line on the screen, the last `num_figures` the task's.
     """
 
     entries: Mapping[str, tuple[str, str]]
     columns: tuple[str, ...]
+    num_figures: int
+
+    def fitting(self, width: int, width_of: Callable[[str], int]) -> list[str]:
+        """The columns that a line has room for: those of objectives go, the last first.
+
+        The loss and the task's figures are always there.
+        """
+        columns = list(self.columns)
+        while (
+            sum(map(width_of, columns)) > width and len(columns) > 1 + self.num_figures
+        ):
+            del columns[-self.num_figures - 1]
+        return columns
 
     def check(self, names: Iterable[str]) -> None:
         """Raises KeyError for names that nothing has declared."""
@@ -51,8 +64,9 @@ def schema_of(experiment: "Experiment") -> Schema:
         columns += [n for n in objective.metrics if re.fullmatch(r"[\w/]+", n)][:3]
     scored = records.schema(task)
     split, _, metric = task.primary.rpartition("/")
-    columns += [f"{s}/{metric}" for s in task.splits] if split else [task.primary]
-    return Schema(entries | scored, tuple(dict.fromkeys(columns)))
+    figures = [f"{s}/{metric}" for s in task.splits] if split else [task.primary]
+    columns = [*dict.fromkeys(name for name in columns if name not in figures)]
+    return Schema(entries | scored, (*columns, *figures), len(figures))
 
 
 def must_be_finite(name: str) -> bool:
