@@ -35,12 +35,11 @@ class Schema(NamedTuple):
 
         The loss and the task's figures are always there.
         """
-        columns = list(self.columns)
-        while (
-            sum(map(width_of, columns)) > width and len(columns) > 1 + self.num_figures
-        ):
-            del columns[-self.num_figures - 1]
-        return columns
+        loss, *others = self.columns[: -self.num_figures]
+        figures = self.columns[-self.num_figures :]
+        while others and sum(map(width_of, (loss, *others, *figures))) > width:
+            others.pop()
+        return [loss, *others, *figures]
 
     def check(self, names: Iterable[str]) -> None:
         """Raises KeyError for names that nothing has declared."""
