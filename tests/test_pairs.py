@@ -372,7 +372,7 @@ def test_the_refined_rows_are_stored_with_what_they_belong_to():
 
 
 PAIRS = "ired_jax.objectives.pairs"
-REFINE = "y, chain = spec.strategy.refine(key, landscape, rows, y, context.progress)"
+REFINE = "y, chain = refined(given, y)"
 
 MUTANTS = [
     Mutant(

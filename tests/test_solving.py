@@ -307,13 +307,23 @@ def test_a_view_without_a_check_lets_nothing_through_that_is_not_finite(
     assert "--input: holds nothing" in capsys.readouterr().err
 
 
+def test_what_keeps_any_x_from_being_answered_has_a_sentence():
+    like = {"a": np.zeros(2), "b": np.zeros((), np.int8)}
+    good = {"a": np.ones(2), "b": np.int8(3)}
+    assert solve._misfit(good, like) is None
+    assert "has not the shape" in solve._misfit(good | {"a": np.ones(3)}, like)
+    for value in (np.nan, np.inf):
+        bad = good | {"a": np.array([0, value])}
+        assert solve._misfit(bad, like) == "is not finite"
+
+
 MUTANTS = [
     Mutant(
         "solve",
         "what is not finite is answered",
         "experiments.solve",
         one('return None if is_finite else "is not finite"', "return None"),
-        test_a_view_without_a_check_lets_nothing_through_that_is_not_finite,
+        test_what_keeps_any_x_from_being_answered_has_a_sentence,
     ),
     Mutant(
         "solve",

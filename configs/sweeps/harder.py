@@ -4,7 +4,8 @@
 
 `val` and `ood` stay the sets of c = 0.5 and c = 0.1, whatever is trained on. The weight
 of `on_trajectory`, 100, is for a network that is right when its negatives begin; where
-it is not its energies may run away: points of weight 1 (MLP) and 10 (matrix).
+it is not its energies may run away: points of weight 1 (MLP) and 10 (matrix), and with
+the logistic loss, which lets go of a pair that is far apart.
 
 What differs from the documents: n = 10, 1,500 steps of 128 rows, five paired seeds,
 both training sets.
@@ -23,5 +24,7 @@ def get_sweep() -> Sweep:
         "gentle": {**own, "presets": "mlp", "loss.weight": 1},
         "gentle-matrix": {**own, "loss.weight": 10},
     }
+    bounded = {"bounded": {**own, "loss.contrastive": "logistic"}}
     points = grid(CONFIGS, NETWORKS, shifts) | grid(gentle, shifts)
+    points |= grid(bounded, NETWORKS, shifts)
     return Sweep("configs/none.py:cpu,study", points)
