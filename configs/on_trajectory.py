@@ -5,7 +5,9 @@
 
 States of the inference loop of the two sharpest levels, where an error of the answer
 counts most, noised like the positives. The weight may be large: a pair says nothing
-once the answer is right. n = 10, sixteen paired seeds: docs/results/inverse.md.
+once the answer is right. n = 10, sixteen paired seeds: docs/results/inverse.md. Where
+answers are wrong when they begin a pair may be pushed apart without end; the logistic
+loss lets go of it (--config.loss.contrastive=logistic): docs/results/chains.md.
 """
 
 from ml_collections import ConfigDict
