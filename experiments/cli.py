@@ -214,7 +214,8 @@ def _help(
         return text
     paths = [a.partition("=")[2] for a in _joined(argv) if re.match(r"--?config=", a)]
     given = fields_of(paths[-1]) if paths else {}
-    set_to = [a.removeprefix(f"--{OVERRIDE}=") for a in argv if OVERRIDE in a]
+    flag = f"--{OVERRIDE}="
+    set_to = [a.removeprefix(flag) for a in argv if a.startswith(flag)]
     return f"{text}\n\n{configuration.help_text(given, _texts(set_to))}"
 
 

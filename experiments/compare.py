@@ -24,7 +24,7 @@ def final_tables(runs: dict[str, Path], results: dict[str, dict]) -> list[Table]
     rows = [read_rows(path) for path in runs.values()]
     answers, there = _answers(results), {n for lines in rows for r in lines for n in r}
     training = [name for name in TRAINING if name in there]
-    training += figures.own_metrics(there)
+    training += figures.other_metrics(there)
     columns = {}
     for (name, result), lines in zip(results.items(), rows, strict=True):
         metrics = result["metrics"]

@@ -92,7 +92,7 @@ def panels_of(names: Iterable[str]) -> Panels:
 def learning_curves(runs: dict[str, list[dict[str, float]]], panels: Panels) -> Figure:
     """One panel a group of metrics that is there; a colour a run, a style a metric."""
     there = {name for rows in runs.values() for row in rows for name in row}
-    own = [(name, (name,)) for name in own_metrics(there)]
+    own = [(name, (name,)) for name in other_metrics(there)]
     panels = [panel for panel in (*panels, *CURVES, *own) if there & {*panel[1]}]
     figure, axes = grid(max(len(panels), 1), columns=4)
     for axis, (title, names) in zip(axes, panels, strict=False):
@@ -116,8 +116,8 @@ def learning_curves(runs: dict[str, list[dict[str, float]]], panels: Panels) -> 
     return figure
 
 
-def own_metrics(there: Collection[str]) -> list[str]:
-    """Metrics of train steps that no panel names: those of one's own objectives."""
+def other_metrics(there: Collection[str]) -> list[str]:
+    """Metrics of train steps that no panel names, as of one's own objectives."""
     named = {name for _, names in CURVES for name in names}
     of_steps = {name for name in there if f"{name}/min" in there}
     return sorted(name for name in of_steps - named if not UNDRAWN.fullmatch(name))

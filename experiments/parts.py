@@ -97,8 +97,8 @@ def known_of_task(task: Task) -> Names:
       UserError: a task that has not what every task has; PartError: one whose parts
         give what their places do not take.
     """
-    _refuse_unfinished(task)
     refuse_misfits(task)
+    _refuse_unfinished(task)
     example, inference = task.example, task.inference
     schedule = diffusion.make_schedule(inference.schedule, inference.num_levels)
     y_size = trees.size(example.y)

@@ -142,8 +142,8 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         norms = {"param": params, "grad": grads, "update": updates}
+        more |= {f"norm/{k}": optax.tree.norm(v) for k, v in norms.items()}
         metrics = joined(metrics, more)
-        metrics |= {f"norm/{k}": optax.tree.norm(v) for k, v in norms.items()}
         ema_params = update_ema(ema, step, state.ema_params, params)
         state = TrainState(step, state.key, params, ema_params, opt_state, memory)
         return state, metrics
@@ -169,11 +169,11 @@ def _gradient(
 
         of_params = blocks.value_and_grad(of_rows, block_rows)
         (value, more), part = of_params(context.params, rows[name])
-        more |= {k: jnp.sqrt(more[k]) for k in objective.roots}
+        more = more | {k: jnp.sqrt(more[k]) for k in objective.roots}
         metrics = joined(metrics, more)
         loss = value if loss is None else loss + value
         grads = part if grads is None else jax.tree.map(jnp.add, grads, part)
-    return grads, metrics | {"train/loss": loss}
+    return grads, joined(metrics, {"train/loss": loss})
 
 
 def repeat(step_fn, num_steps: int):

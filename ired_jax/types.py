@@ -153,6 +153,14 @@ def is_float(value: Any) -> bool:
     )
 
 
+def alike(tree: Tree, other: Tree) -> bool:
+    """Whether two trees have the same structure, shapes and dtypes."""
+    leaves, structure = jax.tree.flatten(tree)
+    others, other_structure = jax.tree.flatten(other)
+    same = list(map(told, leaves)) == list(map(told, others))
+    return same and structure == other_structure  # type: ignore[operator]
+
+
 def told(value: Any) -> str:
     """An array as `float32[8]`, a tuple by what it holds, all else by its type."""
     if type(value) is tuple:

@@ -352,7 +352,7 @@ def test_compare_sets_runs_side_by_side(run, tmp_path, capsys):
 
 def test_metrics_of_an_objective_of_one_s_own_have_a_panel_and_a_line():
     there = {"own/loss", "own/loss/min", "train/loss", "train/loss/min", "step"}
-    assert figures.own_metrics(there) == ["own/loss"]
+    assert figures.other_metrics(there) == ["own/loss"]
     rows = [{"step": i, "own/loss": 1.0, "own/loss/min": 1.0} for i in (1, 2)]
     drawn = figures.learning_curves({"a": rows, "b": rows}, [])
     titles = [axis.get_title() for axis in drawn.axes if axis.axison]

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import pytest
 from absl import flags
 
@@ -10,7 +11,8 @@ from experiments.build import build, resolve
 from experiments.errors import UserError
 from experiments.run import workdir
 from experiments.startup import startup_text
-from ired_jax.tasks.base import Metric, Task
+from ired_jax.tasks.base import Metric, Source, Task
+from ired_jax.types import Example
 from tests import tiny
 
 FULL = "--config=configs/cd_full.py:smoke"
@@ -86,7 +88,7 @@ def test_a_field_of_an_evaluation_without_a_config_is_refused():
 
 
 def _metric(better):
-    return {"mse": Metric(None, better, "per element")}
+    return {"mse": Metric(lambda x, truth, answer: answer, better, "per element")}
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,8 @@ def _metric(better):
     ],
 )
 def test_a_task_that_cannot_be_scored_is_refused_before_it_is_trained(change, sentence):
-    task = Task(None, {"val": None}, _metric("high"), "val/mse")
+    source = Source(lambda data, key: Example((), jnp.float32(0)))
+    task = Task(source, {"val": source}, _metric("high"), "val/mse")
     with pytest.raises(UserError, match=f"^task.name: {sentence}"):
         parts.known_of_task(task._replace(**change))
 
@@ -113,6 +116,14 @@ def test_the_folder_of_a_sweep_is_its_run_directories(tmp_path):
     assert cli.run_directories(map(str, sorted(tmp_path.iterdir()))) == points
     alone = tmp_path / "b"
     assert cli.run_directories([str(alone)]) == {"b": alone}
+
+
+def test_help_follows_the_overrides_of_what_is_chosen(capsys):
+    chosen = "--config.energy.name=mlp"
+    for arguments, is_there in (((), False), ((chosen,), True)):
+        with pytest.raises(SystemExit):
+            read(FULL, *arguments, "--help")
+        assert ("--config.energy.width=" in capsys.readouterr().out) == is_there
 
 
 def test_help_shows_the_fields_of_the_config(capsys):

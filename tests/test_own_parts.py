@@ -8,6 +8,7 @@ import pytest
 from experiments import cli
 from experiments.build import build
 from experiments.errors import UserError
+from experiments.parts import known_of_task
 from ired_jax import training
 from ired_jax.diffusion import make_schedule
 from ired_jax.losses import make_logistic
@@ -15,7 +16,7 @@ from ired_jax.negatives.base import ChainInfo, Strategy, keep, make_units
 from ired_jax.objectives.base import Context, Objective, Parameters
 from ired_jax.objectives.contrast import Weight, make_contrast
 from ired_jax.objectives.pairs import Levels
-from ired_jax.tasks.base import Metric, Source, Task, refuse_misfits
+from ired_jax.tasks.base import Metric, Source, Task
 from ired_jax.types import Box, Energy, Example, PartError
 from tests.mutants import Mutant, one
 
@@ -68,7 +69,7 @@ def loss_of(energy):
 
 FINE = {"apply": scalar, "prepare": prepare, "loss": None}
 VALUES = jnp.ones(4)
-DECLARED = {"own/(all|loss)": ("-", "what the tests give")}
+DECLARED = {"(own|train)/(all|loss)": ("-", "what the tests give")}
 WRONG = {
     "energy: apply gives float32[3] for one example": {"apply": vector},
     "energy: apply gives int for one example, must give a float": {
@@ -98,6 +99,12 @@ WRONG = {
             {"own/loss": VALUES[0]},
         ),
         "loss": lambda *_: (VALUES[0], {"own/loss": VALUES[0]}),
+    },
+    "the metric 'train/loss' is given twice": {
+        "prepare": lambda context, memory, batch: (
+            *(batch, memory),
+            {"train/loss": VALUES[0]},
+        )
     },
     "prepare of 'own' gives another memory than it got": {
         "prepare": lambda context, memory, batch: (batch, VALUES, {})
@@ -180,14 +187,14 @@ def task_of(
 @pytest.mark.parametrize("sentence", TASKS)
 def test_a_task_that_gives_something_else_is_named_before_a_step(sentence):
     with pytest.raises(PartError) as caught:
-        refuse_misfits(task_of(**TASKS[sentence]))
+        known_of_task(task_of(**TASKS[sentence]))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_tasks_that_fit_are_taken():
     for box in (None, lambda x: None, lambda x: Box(-VALUES[:3], 1.0)):
-        refuse_misfits(task_of(box=box))
+        assert known_of_task(task_of(box=box))["box"] is box
 
 
 ROWS = 8
@@ -250,6 +257,15 @@ def test_a_command_ends_with_the_sentence_of_a_part(capsys):
 
 
 MUTANTS = [
+    Mutant(
+        "new",
+        "a task is asked for what its parts have before they are looked at",
+        "experiments.parts",
+        one("    refuse_misfits(task)\n", ""),
+        test_a_task_that_gives_something_else_is_named_before_a_step,
+        {"sentence": "metric 'm' is function, must be a Metric"},
+        error=AttributeError,
+    ),
     Mutant(
         "new",
         "what a maker gives is not looked at",

@@ -75,8 +75,6 @@ def picture(view: View, thought: Thought) -> Figure:
     """The answer after each level, and a search, as the view draws it; its energy."""
     count = len(thought.energies)
     figure, axes = grid(count, columns=min(COLUMNS, count))
-    for axis in axes[count:]:
-        axis.axis("off")
     for at, (axis, energy) in enumerate(zip(axes, thought.energies, strict=False)):
         answer = jax.tree.map(lambda leaf, at=at: leaf[at], thought.answers)
         view.draw(axis, thought.x, None, answer)

@@ -19,7 +19,7 @@ from ired_jax import boxes, diffusion, trees
 from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
 from ired_jax.precision import PRECISIONS
-from ired_jax.types import Array, Batch, Box, EnergyFn, PartError, Tree, told
+from ired_jax.types import Array, Batch, Box, EnergyFn, PartError, Tree, alike, told
 
 LandscapeAt = Callable[[Tree, Array], EnergyFn]  # (x, t ()) -> (y -> ())
 BoxFn = Callable[[Tree], Box] | None  # x -> Box; None: all of R^D
@@ -194,12 +194,12 @@ def elements_of(box: BoxFn, rows: Batch) -> Array | int:
 
 
 def started(given: Any, y0: Tree) -> Tree:
-    """y, as a strategy's `start` gave it.
+    """y, leaves [N, ...], as a strategy's `start` gave it.
 
     Raises:
       PartError: it is not like y_0.
     """
-    if not _alike(given, y0):
+    if not alike(given, y0):
         raise PartError(
             f"negatives.strategy: start gives {told(given)}, must give y like the rows'"
             f" y0, {told(y0)}"
@@ -208,14 +208,14 @@ def started(given: Any, y0: Tree) -> Tree:
 
 
 def refined(given: Any, y: Tree) -> tuple[Tree, ChainInfo]:
-    """(y, info), as a strategy's `refine` gave them.
+    """(y, info), leaves [N, ...] and [N], as a strategy's `refine` gave them.
 
     Raises:
       PartError: it gave something else, a y of other shapes, or information that is not
         of each row.
     """
     is_pair = isinstance(given, tuple) and len(given) == 2
-    if not is_pair or not isinstance(given[1], ChainInfo) or not _alike(given[0], y):
+    if not is_pair or not isinstance(given[1], ChainInfo) or not alike(given[0], y):
         raise PartError(
             f"negatives.strategy: refine gives {told(given)}, must give (y,"
             f" ChainInfo), y of {told(y)}"
@@ -228,10 +228,6 @@ def refined(given: Any, y: Tree) -> tuple[Tree, ChainInfo]:
                 f" give a number for each of {num_rows[0]} rows"
             )
     return given
-
-
-def _alike(tree: Tree, other: Tree) -> bool:
-    return jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, other)
 
 
 def assert_rows(rows: Batch, y: Tree) -> None:

@@ -4,8 +4,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import jax
-
 from ired_jax.types import (
     Array,
     Example,
@@ -13,6 +11,7 @@ from ired_jax.types import (
     PartError,
     Stream,
     Tree,
+    alike,
     is_number,
     told,
 )
@@ -105,7 +104,7 @@ def prepared(
             f"objectives: prepare of {name!r} gives {told(given)}, must give (rows,"
             " memory, metrics)"
         )
-    if _shapes(given[1]) != _shapes(memory):
+    if not alike(given[1], memory):
         raise PartError(
             f"objectives: prepare of {name!r} gives another memory than it got, must"
             " keep its structure, shapes and dtypes"
@@ -142,10 +141,6 @@ def joined(metrics: Metrics, more: Metrics) -> Metrics:
             " of its own"
         )
     return metrics | more
-
-
-def _shapes(tree: Tree) -> tuple[Any, list[str]]:
-    return jax.tree.structure(tree), [told(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def _refuse_metrics(

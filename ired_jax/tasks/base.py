@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ired_jax import boxes
 from ired_jax.fields import Field
@@ -14,6 +13,7 @@ from ired_jax.types import (
     Example,
     PartError,
     Tree,
+    alike,
     is_float,
     is_number,
     told,
@@ -187,8 +187,7 @@ def _refuse_box(box: Callable[[Tree], Box], x: Tree, y: Tree) -> None:
     if not callable(box) or not isinstance(given, Box):
         raise PartError(f"task: box is {told(given)}, must be a function x -> Box")
     try:
-        clipped = jax.eval_shape(boxes.clip, given, y)
-        fits = jax.tree.map(jnp.shape, clipped) == jax.tree.map(jnp.shape, y)
+        fits = alike(jax.eval_shape(boxes.clip, given, y), y)
     except (TypeError, ValueError):  # of sides that cannot be set beside y
         fits = False
     if not fits:
