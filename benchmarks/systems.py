@@ -12,11 +12,14 @@ import numpy as np
 from ired_jax import blocks, convert, diffusion
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.mlp import make_mlp
+from ired_jax.precision import PRECISIONS
 from ired_jax.tasks.inverse import make_inverse
 from ired_jax.types import Array, Energy, Example, Params
 
 NUM_LEVELS = 10
 WIDTH = 512
+# What the bits that products round away add to a difference, beside float32.
+ROUNDING = {None: 1.0, PRECISIONS["float32"]: 1.0, PRECISIONS["tf32"]: 100.0}
 GAIN = 2.5  # of the body's weights: keeps the size of signals through swish
 
 
@@ -127,8 +130,12 @@ def inference_flops(n: int, num_levels: int, num_steps: int) -> float:
 
 
 def assert_close(name: str, first: Any, second: Any, tolerance: float) -> float:
-    """Largest difference over the largest value; more than `tolerance` stops all."""
+    """Largest difference over the largest value; more than `tolerance` stops all.
+
+    `tolerance` is for float32 products; where JAX's default is another, it is wider.
+    """
     first, second = np.asarray(first), np.asarray(second)
+    tolerance *= ROUNDING[jax.config.jax_default_matmul_precision]
     error = float(np.max(np.abs(first - second)) / np.max(np.abs(first)))
     print(f"{name}: relative difference {error:.1e} (at most {tolerance:.0e})")
     if not error <= tolerance:

@@ -12,12 +12,14 @@ HERE = Path(__file__).parent
 SPLITS = "val", "hard", "minimal", "top95"
 # (study, its curve, whose step time, as what)
 CURVES = (
-    (None, "own", "own", "the energy"),
-    ("third study", "own-long", "own", "the energy, a longer schedule"),
-    (None, "net", "net", "the same layers, no energy"),
-    ("third study", "wrong", "wrong", "the energy, wrong digits as negatives"),
+    ("steady study", "own", "own", "the energy"),
+    ("steady study", "net", "net", "the same layers, no energy"),
+    (None, "own", "own", "the energy, a state that adds up"),
+    (None, "net", "net", "no energy, a state that adds up"),
+    ("third study", "own-long", "own", "the same energy, a longer schedule"),
+    ("third study", "wrong", "wrong", "the same energy, wrong digits as negatives"),
     ("second study", "answer-own", "answer-own", "denoising, answer units, own states"),
-    ("second study", "denoising", "denoising", "denoising"),
+    ("steady study", "denoising", "denoising", "denoising"),
     ("third study", "unrolled", "unrolled", "unrolled descent"),
 )
 
@@ -25,7 +27,7 @@ CURVES = (
 def main() -> None:
     found = json.loads((HERE.parent / "results" / "sudoku.json").read_text())
     times = found["milliseconds of a step, 8 seeds x 32 boards, float32"]
-    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
     axes = figure.subplots(1, len(SPLITS), sharey=True)
     for study, name, of_step, label in CURVES:
         curve = (found[study] if study else found)["curves"][name]
@@ -36,7 +38,7 @@ def main() -> None:
             style = {"fmt": "o-", "ms": 3, "capsize": 2, "label": label}
             axis.errorbar(seconds, means, halves, **style)
     for axis, split in zip(axes, SPLITS, strict=True):
-        axis.set(title=split, xlabel="seconds of steps on an H200", ylim=(0, 1.02))
+        axis.set(title=split, xlabel="seconds of steps, H200", ylim=(0, 1.02))
         axis.set_xscale("log")
     axes[0].set_ylabel("boards right, one answer")
     handles = axes[0].get_legend_handles_labels()
