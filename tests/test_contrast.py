@@ -242,8 +242,9 @@ def test_a_row_s_gap_is_divided_by_the_number_of_its_own_free_elements():
 def test_a_person_reads_nats_whatever_the_loss_is_in(in_nats):
     pairs = make_pairs()
     _, _, metrics = contrastive(toys.contrast(in_nats=in_nats), pairs)
-    expected = np.mean(THETA[pairs["t"]] * nats_per_theta(pairs, "y_pos"))
-    assert float(metrics["energy_pos"]) == pytest.approx(expected, rel=1e-4)
+    for name, y in {"energy_pos": "y_pos", "energy_neg": "y"}.items():
+        expected = np.mean(THETA[pairs["t"]] * nats_per_theta(pairs, y))
+        assert float(metrics[name]) == pytest.approx(expected, rel=1e-4)
     margin = THETA[pairs["t"]] * (
         nats_per_theta(pairs, "y") - nats_per_theta(pairs, "y_pos")
     )

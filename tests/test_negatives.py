@@ -67,20 +67,20 @@ def swapped(key, rows, progress):
     )
 
 
-def make_strategies():
+def make_strategies(box=toys.box):
     """Every strategy, with the step sizes that belong to a landscape in nats."""
     levels, units = toys.schedule(), toys.units()
-    noise = make_noise(levels, toys.box, noise_scale=3.0)
-    descent = make_adversarial(levels, toys.box, units, noise_scale=3.0)
+    noise = make_noise(levels, box, noise_scale=3.0)
+    descent = make_adversarial(levels, box, units, noise_scale=3.0)
     return {
-        "random": make_random(levels, toys.box),
+        "random": make_random(levels, box),
         "corrupted": make_corrupted(levels, wrong_sign),
         "noise": noise,
         "adversarial": descent,
-        "on_trajectory": make_on_trajectory(levels, toys.box, units),
+        "on_trajectory": make_on_trajectory(levels, box, units),
         "mixed": make_mixed(first=noise, second=descent),
-        "langevin": toys.langevin(),
-        "langevin_adjusted": toys.langevin(adjusted=True),
+        "langevin": toys.langevin(box=box),
+        "langevin_adjusted": toys.langevin(box=box, adjusted=True),
         "swapped": Strategy(swapped, base.keep),
     }
 
@@ -120,6 +120,37 @@ def test_every_strategy_gives_finite_answers_of_the_rows_shape(name):
     chex.assert_shape(list(info), (20,))
     chex.assert_tree_all_finite((start, y, info))
     assert np.all((info.acceptance >= 0) & (info.acceptance <= 1))
+
+
+def known_box(x):
+    """What is above 0 is known, in each row something else."""
+    known = x > 0
+    return Box(jnp.where(known, x, -BOUNDS), jnp.where(known, x, BOUNDS))
+
+
+def landscape_of_the_known(x, t):
+    """Steep where y is known, and NaN wherever that is not at a_t x, to the bit."""
+
+    def energy(y):
+        moved = (x > 0) & (y != toys.schedule().a[t] * x)
+        factor = jnp.where(jnp.any(moved), jnp.nan, 1.0)
+        return factor * landscape_in_nats(-x, t)(y)
+
+    return energy
+
+
+@pytest.mark.parametrize("name", sorted({*DRAWING} - {"corrupted"}))
+def test_what_a_row_knows_stands_still_in_every_strategy(name):
+    rows = make_rows(20)
+    known = rows["x"] > 0
+    rows["eps"] = np.where(known, np.float32(0), rows["eps"])
+    strategy = make_strategies(known_box)[name]
+    _, y, info = run(strategy, rows, landscape_of_the_known)
+    expected = column(np.float32(A), rows["t"]) * rows["y0"]
+    np.testing.assert_array_equal(y[known], expected[known])
+    assert np.all(y[~known] != expected[~known])
+    assert np.all(np.isfinite(y))
+    assert np.any(info.acceptance > 0)  # NaN is never lower
 
 
 def test_no_two_strategies_give_the_same_negatives():
@@ -459,6 +490,22 @@ NEGATIVES = "ired_jax.negatives"
 TRAJECTORY = test_a_trajectory_gives_the_models_own_answer_of_each_level_noised
 
 MUTANTS = [
+    Mutant(
+        "known",
+        "a trajectory that does not know what is given",
+        f"{NEGATIVES}.on_trajectory",
+        one("bounds=box_of(box, x)", "bounds=None"),
+        test_what_a_row_knows_stands_still_in_every_strategy,
+        {"name": "on_trajectory"},
+    ),
+    Mutant(
+        "known",
+        "adversarial descent that does not know what is given",
+        f"{NEGATIVES}.adversarial",
+        one("limit = box_of(box, x)\n", "limit = None\n"),
+        test_what_a_row_knows_stands_still_in_every_strategy,
+        {"name": "adversarial"},
+    ),
     Mutant(
         "006",
         "the step of a chain times the number of rows",

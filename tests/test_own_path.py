@@ -113,6 +113,9 @@ def test_the_own_path_is_that_of_the_held_parameters(name):
     for key in {"eps", "y"} & set(first):
         assert np.all(first[key][low, 1:] != other[key][low, 1:])
         np.testing.assert_array_equal(first[key][~low], other[key][~low])
+    if "y" in first:  # the energy's slope at what is known leads away from it
+        known = np.float32(A)[first["t"]] * first["x"][:, 0]
+        np.testing.assert_array_equal(first["y"][:, 0], known)
 
 
 def test_one_unrolled_step_is_denoising_in_units_of_the_answer():
@@ -150,6 +153,23 @@ def test_every_step_of_the_descent_counts_and_carries_gradient():
     for name, (dw, dv) in {"w": (1e-5, 0), "v": (0, 1e-5)}.items():
         ahead, back = expected(0.8 + dw, 0.5 + dv), expected(0.8 - dw, 0.5 - dv)
         np.testing.assert_allclose(grad[name], (ahead - back) / 2e-5, rtol=1e-3)
+
+
+def test_what_is_known_stands_still_in_every_step_of_the_descent():
+    """Of a coupled energy w (sum y)^2 / 2: what is known would move the rest."""
+    energy = Energy(lambda key: {}, lambda p, x, y, t: p["w"] * jnp.sum(y) ** 2 / 2)
+    objective = make_unrolled(
+        SCHEDULE, energy, box, steps=2, step_size=CALM, max_weight=5.0, own_share=0.0
+    )
+    rows = _rows(objective, _params())
+    t, x, y = rows["t"], np.float64(rows["x"]), np.float64(rows["y"])
+    errors = []
+    for _ in range(2):
+        y[:, 1:] -= (CALM * S[t] * 0.8 * y.sum(axis=1))[:, None]
+        gaps = (y - A[t][:, None] * x)[:, 1:]
+        errors.append(np.minimum(A**-2, 5.0)[t] * np.mean(gaps**2, axis=1))
+    value = _compiled_loss(objective)(_params(0.8), rows)
+    np.testing.assert_allclose(value, np.mean(errors), rtol=1e-4)
 
 
 def test_own_rows_need_noise():
@@ -210,6 +230,24 @@ MUTANTS = [
             "lambda y, grad: jax.lax.stop_gradient(y) - h * grad, y, grad)",
         ),
         test_every_step_of_the_descent_counts_and_carries_gradient,
+    ),
+    Mutant(
+        "own path",
+        "what the model says of known elements is handed over",
+        PATHS,
+        one("return boxes.clip(box_of(box, x), start)", "return start"),
+        test_the_own_path_is_that_of_the_held_parameters,
+        {"name": "unrolled"},
+    ),
+    Mutant(
+        "unrolled",
+        "known elements move",
+        UNROLLED,
+        one(
+            "boxes.still(bounds, jax.grad(energy",
+            "(lambda b, g: g)(bounds, jax.grad(energy",
+        ),
+        test_what_is_known_stands_still_in_every_step_of_the_descent,
     ),
     Mutant(
         "unrolled",

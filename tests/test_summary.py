@@ -104,6 +104,14 @@ def test_a_loss_that_is_not_finite_is_a_spike_at_once(tmp_path):
     assert np.isnan(file["metrics"]["train/loss"][-1])
 
 
+def test_what_stops_a_run_is_written_also_soon_after_a_jump(tmp_path):
+    losses, energies = np.ones(150), np.ones(150)
+    losses[[100, 110]], energies[115] = 2 * JUMP, np.inf
+    files = look(tmp_path, losses, energy_neg=energies)
+    assert [file["step"] for file in files] == [101, 116]
+    assert files[1]["leaps"] == ["energy/neg"]
+
+
 def test_only_a_few_spikes_are_written_and_none_of_the_same_steps(tmp_path):
     losses = np.ones(10 * (RING + 1))
     losses[40::60] = -2 * JUMP
@@ -201,7 +209,7 @@ MUTANTS = [
         "summary",
         "what nothing was measured of stops a run",
         SUMMARY,
-        one("np.isinf(v)).any", "np.isnan(v)).any"),
+        one("else np.isinf(values)", "else np.isnan(values)"),
         test_a_metric_that_nothing_was_measured_of_is_left_out,
         error=UserError,
     ),

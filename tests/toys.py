@@ -90,7 +90,7 @@ def units(name="nats"):
     return make_units(schedule(), units=name)
 
 
-def langevin(*, in_nats=True, num_elements=D, block_rows=None, **changes):
+def langevin(*, in_nats=True, box=box, num_elements=D, block_rows=None, **changes):
     """Three steps from 1.5 s_t."""
     fields = {"num_steps": 3, "grad_clip": 0.0} | changes
     chain = Chain(**{k: fields.pop(k) for k in Chain._fields if k in fields})

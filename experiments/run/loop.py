@@ -1,10 +1,12 @@
 """The training loop: dispatch, log, evaluate, save; then the final figures."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.stages import Lowered
 from ml_collections import ConfigDict
 
 from experiments import devices
@@ -123,9 +125,9 @@ def _programs(
     if step >= num_steps:
         return {}
     left = range(experiment.phase_at(step), len(experiment.phases))
-    programs = {
-        phase: experiment.dispatch(phase).lower(state, data).compile() for phase in left
-    }
+    lowered = [experiment.dispatch(phase).lower(state, data) for phase in left]
+    with ThreadPoolExecutor() as pool:  # so that two phases take the time of one
+        programs = dict(zip(left, pool.map(Lowered.compile, lowered), strict=True))
     say(resources_text(programs.values(), rows, num_steps - step))
     return programs
 

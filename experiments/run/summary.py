@@ -53,10 +53,7 @@ def summarize(columns: Columns, *, first_step: int) -> dict[str, float]:
 
 def refuse_not_finite(columns: Columns, *, first_step: int) -> None:
     """Raises the UserError of `summarize`."""
-    is_bad = {
-        name: (~np.isfinite(v) if must_be_finite(name) else np.isinf(v)).any(axis=1)
-        for name, v in columns.items()
-    }
+    is_bad = {name: _is_bad(name, values) for name, values in columns.items()}
     if any(bad.any() for bad in is_bad.values()):
         first = min(int(np.argmax(bad)) for bad in is_bad.values() if bad.any())
         names = sorted(name for name, bad in is_bad.items() if bad[first])
@@ -64,6 +61,12 @@ def refuse_not_finite(columns: Columns, *, first_step: int) -> None:
             f"step {first_step + first + 1}: {', '.join(names)} not finite; the last"
             f" good checkpoint stays (try {_advice(columns, first)})"
         )
+
+
+def _is_bad(name: str, values: np.ndarray) -> np.ndarray:
+    """[steps] bool, where a run stops."""
+    is_bad = ~np.isfinite(values) if must_be_finite(name) else np.isinf(values)
+    return is_bad.any(axis=1)
 
 
 def _advice(columns: Columns, first: int) -> str:
@@ -77,8 +80,8 @@ class Spikes:
     """Keeps the last raw steps, and writes them where a loss or norm leaves its range.
 
     `<run>/spikes/step<N>.json` holds up to `RING` steps, N the last of them: there a
-    loss or norm is not finite, or `JUMP` times the median of the steps before the line.
-    The next file is of a step that shares none with it.
+    loss or norm is `JUMP` times the median of the steps before the line, or a metric
+    stops the run. The next file of a jump is of a step that shares none with it.
     """
 
     def __init__(self, directory: Path):
@@ -93,26 +96,35 @@ class Spikes:
             name: np.concatenate([self._ring.get(name, _nothing(held, values)), values])
             for name, values in columns.items()
         }
-        leaps = {n: self._leaps(n, v) for n, v in columns.items() if must_be_finite(n)}
+        bad = {name: _is_bad(name, values) for name, values in columns.items()}
+        stops = np.any([*bad.values()], axis=0)
+        jumps = {n: self._jumps(n, v) for n, v in columns.items() if must_be_finite(n)}
+        leaps = {name: bad[name] | jumps.get(name, False) for name in columns}
         for index in np.flatnonzero(np.any([*leaps.values()], axis=0)):
             step, end = first_step + int(index) + 1, held + index + 1
-            if step > self._quiet_until:
+            if step > self._quiet_until or stops[index]:
                 self._quiet_until = step + RING
                 window = {n: v[max(end - RING, 0) : end] for n, v in joined.items()}
-                self._write(step, [n for n in leaps if leaps[n][index]], window)
+                names = [n for n in leaps if leaps[n][index]]
+                self._write(step, names, window, is_last=stops[index])
+            if stops[index]:
+                break
         self._ring = {name: values[-RING:] for name, values in joined.items()}
 
-    def _leaps(self, name: str, values: np.ndarray) -> np.ndarray:
+    def _jumps(self, name: str, values: np.ndarray) -> np.ndarray:
         """[steps] bool."""
         before = self._ring.get(name, values)
         before = before if len(before) >= LEAST else values
         usual = np.median(np.abs(before), axis=0) if len(before) >= LEAST else np.inf
         is_jump = np.abs(values) > JUMP * np.where(usual > 0, usual, np.inf)
-        return (~np.isfinite(values) | is_jump).any(axis=1)
+        return is_jump.any(axis=1)
 
-    def _write(self, step: int, names: list[str], window: Columns) -> None:
+    def _write(
+        self, step: int, names: list[str], window: Columns, *, is_last: bool
+    ) -> None:
         self._directory.mkdir(exist_ok=True)
-        if len(list(self._directory.glob("step*.json"))) >= MOST_FILES:
+        is_full = len(list(self._directory.glob("step*.json"))) >= MOST_FILES
+        if is_full and not is_last:
             return
         write_json(
             self._directory / f"step{step}.json",

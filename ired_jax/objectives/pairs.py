@@ -132,9 +132,11 @@ def draw_pairs(
     memory, params = dict(memory), context.params.energy
     rows = _fresh_rows(spec, context, batch)
     key = context.key(Stream.START)
-    y = started(spec.strategy.start(key, rows, context.progress), rows["y0"])
+    given = spec.strategy.start(key, _stilled(spec, rows), context.progress)
+    y = started(given, rows["y0"])
     if spec.replay is not None:
         rows, y = _replayed_rows(spec, context, memory["replay"], rows, y)
+    rows = _stilled(spec, rows)  # what a replayed row knows, its own x says
 
     def landscape(x, t):
         energy_fn = bind(spec.chain_energy, params, x, t)
@@ -180,8 +182,13 @@ def _fresh_rows(spec, context: Context, batch: Example) -> dict[str, Tree]:
     x, y0 = blocks.first(batch, spec.num_rows, spec.parts)
     key = context.key(Stream.NEGATIVE_LEVEL)
     t = jax.random.randint(key, (spec.num_rows,), low, high + 1)
-    eps = still(spec.box, x, trees.normal(context.key(Stream.NEGATIVE_NOISE), y0))
+    eps = trees.normal(context.key(Stream.NEGATIVE_NOISE), y0)
     return {"x": x, "y0": y0, "t": t, "eps": eps}
+
+
+def _stilled(spec, rows: Batch) -> Batch:
+    """The rows, without noise on what is known."""
+    return rows | {"eps": still(spec.box, rows["x"], rows["eps"])}
 
 
 def _replayed_rows(spec, context: Context, rings, rows: Batch, y: Tree):
