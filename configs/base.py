@@ -12,6 +12,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import yaml
 from ml_collections import ConfigDict
 
 from experiments import fields
@@ -19,6 +20,8 @@ from experiments.build import make_experiment
 
 Fields = Mapping[str, Any]  # {group.field: value}
 NOTHING: Fields = MappingProxyType({})
+# A ConfigDict prints itself as YAML, which has lists and no tuples.
+yaml.add_representer(tuple, yaml.Dumper.represent_list)
 
 MLP = {
     "energy.name": "mlp",

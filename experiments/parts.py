@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from experiments.errors import UserError
@@ -136,12 +138,24 @@ def _refuse_unfinished(task: Task) -> None:
 
 def make_energy(
     network: Energy,
+    example: Example,
     *,
     spectral_norm: Annotated[
         bool, Field("every weight matrix over its largest singular value")
     ] = False,
 ) -> Energy:
-    """The energy that is trained."""
+    """The energy that is trained.
+
+    Raises:
+      UserError: it is one of other examples than the task's.
+    """
+    try:
+        params = jax.eval_shape(network.init, jax.random.key(0))
+        jax.eval_shape(lambda *row: network(*row, jnp.int32(0)), params, *example)
+    except (AssertionError, ValueError) as error:  # chex.assert_shape, or unpacking
+        what = str(error).splitlines()[0].rpartition("check: ")[2]
+        sentence = "energy.name: it does not take the examples of this task.name"
+        raise UserError(f"{sentence}: {what}") from error
     return normalise(network) if spectral_norm else network
 
 

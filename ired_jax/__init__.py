@@ -63,6 +63,7 @@ from ired_jax.types import (
     Example,
     Landscape,
     PartError,
+    Stream,
     WithGrad,
 )
 
@@ -91,6 +92,7 @@ __all__ = [
     "Schedule",
     "Source",
     "Strategy",
+    "Stream",
     "Task",
     "TrainState",
     "Weight",

@@ -248,6 +248,7 @@ def test_every_config_takes_every_preset(name, presets):
     config = importlib.import_module(f"configs.{name}").get_config(presets)
     given = fields.flatten(config)
     assert given == fields.differing(make_experiment, given)  # nothing but that
+    assert "!!python" not in str(config)
     values = resolve(config)
     if "cpu" in presets or "smoke" in presets:
         steps = [values[k] for k in base.WARM_UPS if k in values]

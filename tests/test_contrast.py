@@ -402,6 +402,14 @@ MUTANTS = [
         {"in_nats": False},
     ),
     Mutant(
+        "nats",
+        "U- alone printed in units of E",
+        CONTRAST,
+        one('"energy_neg": jnp.mean(u_neg)', '"energy_neg": jnp.mean(u_neg / to_nats)'),
+        test_a_person_reads_nats_whatever_the_loss_is_in,
+        {"in_nats": False},
+    ),
+    Mutant(
         "006",
         "a divided gradient multiplies the temperature",
         CONTRAST,

@@ -45,6 +45,12 @@ def test_a_field_of_the_tasks_before_names_the_way_to_it():
         build({"task.name": "tests.wrong", "task.n": 3})
 
 
+@pytest.mark.parametrize("energy", ["board", "closure", "route"])
+def test_an_energy_of_other_examples_than_the_tasks_is_refused(energy):
+    with pytest.raises(UserError, match=r"^energy.name: it does not take the exam"):
+        build({"energy.name": energy, "train.num_steps": 10})
+
+
 def vector(params, x, y, t):
     return params * (y - x) ** 2
 
@@ -323,5 +329,14 @@ MUTANTS = [
         one("if jnp.shape(of_rows) != num_rows:", "if 0:"),
         test_a_strategy_that_gives_something_else_is_named_before_a_step,
         {"sentence": [*STRATEGIES][-1]},
+    ),
+    Mutant(
+        "new",
+        "an energy of other examples ends in a traceback",
+        "experiments.parts",
+        one("except (AssertionError, ValueError)", "except (KeyError, ValueError)"),
+        test_an_energy_of_other_examples_than_the_tasks_is_refused,
+        {"energy": "board"},
+        error=AssertionError,
     ),
 ]

@@ -186,7 +186,7 @@ def _fresh_rows(spec, context: Context, batch: Example) -> dict[str, Tree]:
     return {"x": x, "y0": y0, "t": t, "eps": eps}
 
 
-def _stilled(spec, rows: Batch) -> Batch:
+def _stilled(spec, rows: dict[str, Tree]) -> dict[str, Tree]:
     """The rows, without noise on what is known."""
     return rows | {"eps": still(spec.box, rows["x"], rows["eps"])}
 
