@@ -1,12 +1,10 @@
 """The training loop: dispatch, log, evaluate, save; then the final figures."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import numpy as np
-from jax.stages import Lowered
 from ml_collections import ConfigDict
 
 from experiments import devices
@@ -125,9 +123,9 @@ def _programs(
     if step >= num_steps:
         return {}
     left = range(experiment.phase_at(step), len(experiment.phases))
-    lowered = [experiment.dispatch(phase).lower(state, data) for phase in left]
-    with ThreadPoolExecutor() as pool:  # so that two phases take the time of one
-        programs = dict(zip(left, pool.map(Lowered.compile, lowered), strict=True))
+    programs = {
+        phase: experiment.dispatch(phase).lower(state, data).compile() for phase in left
+    }
     say(resources_text(programs.values(), rows, num_steps - step))
     return programs
 
