@@ -330,7 +330,7 @@ def test_a_key_that_is_used_twice_would_be_seen():
         jax.jit(twice).trace(jax.random.key(0))
 
 
-START = 'y = started(spec.strategy.start(key, rows, context.progress), rows["y0"])'
+START = 'y = started(given, rows["y0"])'
 START_REFINED = f"""{START}
     y, _ = spec.strategy.refine(
         context.key(Stream.CHAIN),

@@ -1,5 +1,6 @@
 """Parts of one's own that give what their place does not take: one sentence each."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -8,7 +9,7 @@ import pytest
 from experiments import cli
 from experiments.build import build
 from experiments.errors import UserError
-from experiments.parts import known_of_task
+from experiments.parts import known_of_task, make_energy
 from ired_jax import training
 from ired_jax.diffusion import make_schedule
 from ired_jax.losses import make_logistic
@@ -49,6 +50,17 @@ def test_a_field_of_the_tasks_before_names_the_way_to_it():
 def test_an_energy_of_other_examples_than_the_tasks_is_refused(energy):
     with pytest.raises(UserError, match=r"^energy.name: it does not take the exam"):
         build({"energy.name": energy, "train.num_steps": 10})
+
+
+def of_boards(params, x, y, t):
+    chex.assert_shape(y, (9, 9, 9))
+    return scalar(params, x, y, t)
+
+
+def test_an_energy_that_looks_at_shapes_is_refused_by_what_it_says():
+    example = Example(jnp.ones(4), jnp.ones(4))
+    with pytest.raises(UserError, match=r"examples of this task.name: .*\(9, 9, 9\)"):
+        make_energy(Energy(lambda key: 1.0, of_boards), example)
 
 
 def vector(params, x, y, t):
@@ -335,8 +347,7 @@ MUTANTS = [
         "an energy of other examples ends in a traceback",
         "experiments.parts",
         one("except (AssertionError, ValueError)", "except (KeyError, ValueError)"),
-        test_an_energy_of_other_examples_than_the_tasks_is_refused,
-        {"energy": "board"},
+        test_an_energy_that_looks_at_shapes_is_refused_by_what_it_says,
         error=AssertionError,
     ),
 ]
