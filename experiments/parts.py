@@ -146,6 +146,10 @@ def make_energy(
 ) -> Energy:
     """The energy that is trained.
 
+    Args:
+      network: what the maker gave; its shapes are looked at, nothing is computed.
+      example: one of the task, x and y without a batch.
+
     Raises:
       UserError: it is one of other examples than the task's.
     """

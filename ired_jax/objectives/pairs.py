@@ -187,7 +187,7 @@ def _fresh_rows(spec, context: Context, batch: Example) -> dict[str, Tree]:
 
 
 def _stilled(spec, rows: dict[str, Tree]) -> dict[str, Tree]:
-    """The rows, without noise on what is known."""
+    """The rows [N, ...], their noise 0 at what each row's own x knows (`Box`)."""
     return rows | {"eps": still(spec.box, rows["x"], rows["eps"])}
 
 
