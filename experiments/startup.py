@@ -1,7 +1,7 @@
 """What a run says before its first step, on one screen of 24 lines of 80 columns."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -38,28 +38,31 @@ def startup_text(experiment: Experiment, config: ConfigDict) -> str:
     return "\n".join(_paragraph(name, text) for name, text in lines.items())
 
 
-def resources_text(programs: Iterable, rows: Sequence[dict], num_steps: int) -> str:
-    """What compiled dispatches take: memory, and the time of the steps that are left.
-
-    Args:
-      programs: compiled, one a phase; the largest is told.
-      rows: of metrics.jsonl, where an earlier process left any.
-      num_steps: that are left.
-    """
-    sizes = [size for size in map(_bytes, programs) if size]
-    memory = "the device does not tell"
-    if sizes:
-        most, inside = max(sizes)
-        memory = (
+def memory_text(program: Any, begins: int | None = None) -> str:
+    """What a compiled dispatch takes of the device, from a later step on if any."""
+    text = "the device does not tell"
+    if size := _bytes(program):
+        most, inside = size
+        text = (
             f"{_size(most)} with activations, {_size(inside)} of them the state and"
             f" the data; the device has {_size(memory_bytes())}"
         )
-    time = "told after the first seconds of steps"
+    when = "" if begins is None else f"from step {begins:,} on: "
+    return _paragraph("memory", when + text)
+
+
+def time_text(rows: Sequence[dict], num_steps: int) -> str:
+    """The time of the steps that are left.
+
+    Args:
+      rows: of metrics.jsonl, where an earlier process left any.
+      num_steps: that are left.
+    """
+    text = "told after the first seconds of steps"
     if rows and rows[-1].get("steps_per_second"):
         rate = rows[-1]["steps_per_second"]
-        time = f"{duration(num_steps / rate)} left at {rate:.3g} steps/s of before"
-    lines = {"memory": memory, "time": f"{time}, evaluations aside"}
-    return "\n".join(_paragraph(name, text) for name, text in lines.items())
+        text = f"{duration(num_steps / rate)} left at {rate:.3g} steps/s of before"
+    return _paragraph("time", f"{text}, evaluations aside")
 
 
 def _size(count: int) -> str:

@@ -21,6 +21,7 @@ from experiments.errors import UserError
 from experiments.run import loop, workdir
 from experiments.run.files import read_json
 from experiments.run.logs import read_rows
+from experiments.run.programs import Programs
 from experiments.score.scorer import Scorer
 from experiments.sweeps import status
 from ired_jax import training, trees
@@ -266,21 +267,14 @@ def test_nan_is_named_within_one_log_interval(part, tmp_path, monkeypatch):
     """From the step after PLANTED_AT finished ones on, once in a run."""
     name = "density" if part == "data" else "density_pcd"  # whose rows may be older
     config = run_of(30, name, train__log_every=LOG_EVERY, train__eval_every=30)
-    compiled = loop._programs
+    run = Programs.__call__
 
-    def programs(experiment, state, data, rows):
-        def of(run):
-            def step(state, data):
-                if part != "data" and loop.step_of(state) == PLANTED_AT:
-                    state = plant(part, state)
-                return run(state, data)
+    def planted(programs, state, step):
+        if part != "data" and step == PLANTED_AT:
+            state = plant(part, state)
+        return run(programs, state, step)
 
-            return step
-
-        made = compiled(experiment, state, data, rows)
-        return {phase: of(run) for phase, run in made.items()}
-
-    monkeypatch.setattr(loop, "_programs", programs)
+    monkeypatch.setattr(Programs, "__call__", planted)
     if part == "data":
         monkeypatch.setattr(training, "draw_examples", spoilt_examples)
     with pytest.raises(UserError, match="not finite; the last good") as caught:

@@ -481,10 +481,10 @@ def test_memory_counts_donated_arguments_once_and_an_old_rate_tells_the_time():
     program = SimpleNamespace(memory_analysis=lambda: SimpleNamespace(**sizes))
     unknown = SimpleNamespace(memory_analysis=lambda: None)
     rows = [{"step": 40, "steps_per_second": 0.5}]
-    text = startup.resources_text([unknown, program], rows, 60)
-    assert "7 GiB with activations, 3 GiB of them the state" in " ".join(text.split())
-    assert "2 min left at 0.5 steps/s" in text
-    assert "does not tell" in startup.resources_text([unknown], [], 60)
+    text = " ".join(startup.memory_text(program).split())
+    assert "7 GiB with activations, 3 GiB of them the state" in text
+    assert "does not tell" in startup.memory_text(unknown)
+    assert "2 min left at 0.5 steps/s" in startup.time_text(rows, 60)
 
 
 def test_a_metric_says_its_version():
@@ -809,8 +809,12 @@ MUTANTS = [
     Mutant(
         "watch",
         "compiled to ask for its memory and once more to run",
-        LOOP,
-        one("return programs\n", "return [*map(experiment.dispatch, programs)]\n"),
+        "experiments.run.programs",
+        one(
+            "return experiment.dispatch(phase).lower(*shapes).compile()",
+            "experiment.dispatch(phase).lower(*shapes)\n"
+            "            return experiment.dispatch(phase).lower(*shapes).compile()",
+        ),
         test_each_phase_is_traced_once_and_the_page_is_there_at_the_end,
     ),
     Mutant(

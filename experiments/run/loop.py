@@ -1,6 +1,5 @@
 """The training loop: dispatch, log, evaluate, save; then the final figures."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -16,15 +15,15 @@ from experiments.run.checkpoint import Checkpoints
 from experiments.run.interrupt import Interrupt
 from experiments.run.logs import Logs, say
 from experiments.run.meter import Meter
+from experiments.run.programs import Programs
 from experiments.run.report import report
 from experiments.run.schema import schema_of
 from experiments.run.summary import Spikes
 from experiments.score import records
 from experiments.score.scorer import Scorer, score_seeds
-from experiments.startup import resources_text, startup_text
+from experiments.startup import startup_text, time_text
 from ired_jax.tasks.base import Task
 from ired_jax.training import TrainState
-from ired_jax.types import Tree
 
 
 def train_and_evaluate(
@@ -62,8 +61,15 @@ def train_and_evaluate(
                 state = jax.device_put(state, jax.local_devices()[0])
         scorer, length = Scorer(experiment), experiment.periods.num_steps
         schema, step = schema_of(experiment), step_of(state)
-        with Logs(directory, schema, step=step, num_steps=length, then=watch) as logs:
-            state = _train(experiment, state, scorer, checkpoints, logs, interrupt)
+        with (
+            Logs(directory, schema, step=step, num_steps=length, then=watch) as logs,
+            Programs(experiment, state, step) as programs,
+        ):
+            if step < length:
+                say(time_text(logs.rows, length - step))
+            state = _train(
+                experiment, state, programs, scorer, checkpoints, logs, interrupt
+            )
             checkpoints.wait()
             if interrupt.is_asked():
                 return _interrupted(state)
@@ -72,18 +78,20 @@ def train_and_evaluate(
     return state
 
 
-def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainState:
+def _train(
+    experiment, state, programs, scorer, checkpoints, logs, interrupt
+) -> TrainState:
     """Steps until the end, an interrupt, or an early stop."""
     periods, step, pending = experiment.periods, step_of(state), []
-    data = devices.put(experiment.train_data, experiment.mesh)  # once
-    programs = _programs(experiment, state, data, logs.rows)
     meter, spikes = Meter(), Spikes(logs.directory)
     while step < periods.num_steps and not interrupt.is_asked():
         stop = _should_stop_early(experiment.task, logs.rows, periods.patience)
         if periods.patience and devices.agreed(stop):
             break
+        for text in programs.news(step):
+            say(text)
         phase = experiment.phase_at(step)
-        state, metrics = programs[phase](state, data)
+        state, metrics = programs(state, step)
         step += periods.steps_per_dispatch
         pending.append(metrics)
         # One dispatch is computed and one waits: more would delay an interrupt.
@@ -103,31 +111,14 @@ def _train(experiment, state, scorer, checkpoints, logs, interrupt) -> TrainStat
             if is_eval:
                 checkpoints.save(state, row)
                 meter.restart()
-        told = meter.forecast(step, periods.num_steps, periods.eval_every)
+        told = None
+        if programs.are_ready():  # and take no time from the steps
+            told = meter.forecast(step, periods.num_steps, periods.eval_every)
         logs.advance(step, meter.last, told)
     if interrupt.is_asked():
         _row(pending, step, spikes)
         checkpoints.save(state, None)
     return state
-
-
-def _programs(
-    experiment: Experiment, state: TrainState, data: Tree, rows: list[dict]
-) -> dict[int, Callable]:
-    """The compiled dispatch of each phase that is left.
-
-    Compiled before the first step, so that what they take is said before it, and what
-    does not fit the device fails there.
-    """
-    step, num_steps = step_of(state), experiment.periods.num_steps
-    if step >= num_steps:
-        return {}
-    left = range(experiment.phase_at(step), len(experiment.phases))
-    programs = {
-        phase: experiment.dispatch(phase).lower(state, data).compile() for phase in left
-    }
-    say(resources_text(programs.values(), rows, num_steps - step))
-    return programs
 
 
 def _row(pending: list, step: int, spikes: Spikes) -> dict[str, float]:
