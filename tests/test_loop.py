@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from experiments.errors import UserError
 from experiments.run import loop, workdir
 from experiments.run.checkpoint import Checkpoints
 from experiments.run.logs import Logs, read_rows
+from experiments.run.programs import Programs
 from experiments.run.schema import schema_of
 from experiments.score import scorer
 from experiments.score.scorer import Scorer
@@ -33,9 +35,11 @@ def test_late_shaping_denoises_first_and_has_negatives_afterwards(
     options["train__log_every"] = 4
     config = tiny.get_config("on_trajectory", train__denoise_share=0.75, **options)
     without_scores(monkeypatch)
+    programs_take(monkeypatch, seconds=1e4, at_steps=(0, 3))
     train(config, tmp_path, report=False)
     rows = read_rows(tmp_path)
     assert [row["step"] for row in rows] == [2, 3, 4]  # a line where they begin, too
+    assert all(row["steps_per_second"] > 1e-3 for row in rows)  # no step waited for
     assert ["margin" in row for row in rows] == [False, False, True]
     shutil.rmtree(tmp_path / "checkpoints" / "4")
     late = last_state(tmp_path, config)
@@ -45,6 +49,18 @@ def test_late_shaping_denoises_first_and_has_negatives_afterwards(
         never, _ = run(never, experiment.train_data)
     assert late.step == never.step == 2
     chex.assert_trees_all_equal(late.params.energy, never.params.energy)
+
+
+def programs_take(patch: pytest.MonkeyPatch, *, seconds: float, at_steps: tuple):
+    """The phases that begin at those steps are waited for so long, says the clock."""
+    news, now, waited = Programs.news, time.monotonic, []
+
+    def slow(programs, step):
+        waited.extend([seconds] if step in at_steps else [])
+        return news(programs, step)
+
+    patch.setattr(Programs, "news", slow)
+    patch.setattr(time, "monotonic", lambda: now() + sum(waited))
 
 
 @pytest.mark.parametrize("lead", ["denoising", "proposal"])
@@ -173,6 +189,13 @@ def test_patience_ends_where_nothing_is_better_for_so_long(primary, sign):
 
 LOOP = "experiments.run.loop"
 MUTANTS = [
+    Mutant(
+        "run",
+        "the wait for a phase's program is taken for its steps' time",
+        "experiments.run.loop",
+        one("meter.skip()", "pass"),
+        test_late_shaping_denoises_first_and_has_negatives_afterwards,
+    ),
     Mutant(
         "run",
         "the whole begins at once, whatever leads",

@@ -244,8 +244,8 @@ MUTANTS = [
         "the rate counts evaluations",
         METER,
         one(
-            "self._pauses.append(now - self._since)\n        self._since = now",
-            "self._pauses.append(now - self._since)",
+            "self._pauses.append(time.monotonic() - self._since)\n        self.skip()",
+            "self._pauses.append(time.monotonic() - self._since)",
         ),
         test_the_rate_leaves_evaluation_out,
     ),

@@ -90,6 +90,8 @@ def _train(
             break
         for text in programs.news(step):
             say(text)
+        if not pending:
+            meter.skip()  # what the phase's program was waited for
         phase = experiment.phase_at(step)
         state, metrics = programs(state, step)
         step += periods.steps_per_dispatch

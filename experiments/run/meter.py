@@ -27,9 +27,12 @@ class Meter:
 
     def restart(self) -> None:
         """After an evaluation: the time since `rate` is left out."""
-        now = time.monotonic()
-        self._pauses.append(now - self._since)
-        self._since = now
+        self._pauses.append(time.monotonic() - self._since)
+        self.skip()
+
+    def skip(self) -> None:
+        """Leaves out the time since `rate`, in which no step was taken."""
+        self._since = time.monotonic()
 
     def forecast(self, step: int, num_steps: int, eval_every: int) -> str | None:
         """What is known of the time that is left, each thing once; else None.
