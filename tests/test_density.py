@@ -1,6 +1,7 @@
 """Densities on a grid, the mixtures of the task, and their energy."""
 
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,25 @@ def test_samples_follow_the_density_that_is_written_down(kind):
 
 
 @kinds
+def test_the_energies_to_be_beaten_are_flat_and_of_the_data_s_first_two_moments(kind):
+    """Of 4,000 samples; a Gaussian of less than 0.4 % outside of the square."""
+    task, y = _samples(kind)
+    values = _log_mixture(kind, y)
+    log_area = 2 * np.log(2 * density.HALF_WIDTH)
+    log_det = np.linalg.slogdet(np.cov(y.T))[1]
+    expected = {
+        "uniform": values + log_area,
+        "one Gaussian": values + np.log(2 * np.pi) + log_det / 2 + 1,
+    }
+    kl = task.evaluators["kl"]
+    assert kl.trivial.keys() == expected.keys()
+    for name, each in expected.items():
+        found = toys.jit(partial(kl.of_model, kl.trivial[name], jax.random.key(0)))()
+        error = np.std(each) / np.sqrt(len(each))
+        assert abs(found - np.mean(each)) < 5 * error + 0.02 * (name != "uniform"), name
+
+
+@kinds
 def test_the_divergence_of_the_data_from_itself_is_zero(kind):
     task = density.make_density(kind=kind)
     means = np.float32(density.centres(kind))
@@ -170,6 +190,14 @@ def test_the_energy_has_no_condition_and_grows_without_end():
 
 
 MUTANTS = [
+    Mutant(
+        "density",
+        "the Gaussian to be beaten is too narrow",
+        "ired_jax.tasks.density",
+        one("@ (y - middle) / 2", "@ (y - middle)"),
+        test_the_energies_to_be_beaten_are_flat_and_of_the_data_s_first_two_moments,
+        {"kind": "rings"},
+    ),
     Mutant(
         "density",
         "the divergence has the wrong sign",

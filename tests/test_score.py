@@ -235,16 +235,21 @@ def test_an_evaluator_gets_the_model_and_needs_no_rows():
         return energy_fn((), jnp.ones(2), jnp.int32(0))
 
     source = Source(lambda data, key: Example((), jax.random.normal(key, (2,))))
-    kl = {"kl": Evaluator(at_one, "low", "nats")}
+    flat = {"flat": lambda x, y, t: jnp.float32(2)}
+    kl = {"kl": Evaluator(at_one, "low", "nats", trivial=flat)}
     task = Task(source, {"val": source}, {}, "kl", evaluators=kl, fitted=())
     energy = Energy(lambda key: 3.0, lambda params, x, y, t: params * jnp.sum(y))
     experiment = Fake(
         task, energy, toys.schedule(), (), Evaluation(8, 8, 8), task.inference
     )
     assert Scorer(experiment).score(3.0, 8) == {"kl": 6.0}
-    assert baselines.score(task, Scorer(experiment), 8) == {}
-    (view,) = baselines.final_tables(task, {"kl": 6.0}, {})
-    assert view.row_count == 1
+    others = baselines.score(task, Scorer(experiment), 8)
+    assert others == {"flat": {"kl": 2.0}}
+    (view,) = baselines.final_tables(task, {"kl": 6.0}, others)
+    assert [*map(list, (c.cells for c in view.columns))] == [
+        ["this model", "flat"],
+        ["6", "2"],
+    ]
     assert records.records(task, [{"kl": 6.0}])[0]["unit"] == "nats"
 
 
@@ -447,6 +452,16 @@ def test_no_table_cuts_a_cell_at_eighty_columns(capsys):
 
 
 MUTANTS = [
+    Mutant(
+        "score",
+        "what a whole model has to beat is left out",
+        "experiments.score.baselines",
+        one(
+            "others = {k: of[name] for k, of in baselines.items() if name in of}",
+            "others = {}",
+        ),
+        test_an_evaluator_gets_the_model_and_needs_no_rows,
+    ),
     Mutant(
         "score",
         "every split is answered in the first one's size",

@@ -74,7 +74,8 @@ class Every:
 
 
 def seconds_of(rows: Sequence[Mapping[str, float]]) -> float:
-    """What the steps of metrics.jsonl took, compilation and evaluation left out."""
+    """What the steps of metrics.jsonl took, evaluation left out, and compilation but
+    for what that of a later phase took from the first steps."""
     seconds, step = 0.0, 0
     for row in rows:
         if row.get("steps_per_second"):

@@ -1,6 +1,7 @@
 """What must be beaten without any network: trivial and classical answers of a task."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ FITTED: dict[str, Callable[[Fit, np.ndarray], np.ndarray]] = {
 
 
 def score(task: Task, scorer: Scorer, num_examples: int) -> dict[str, dict[str, float]]:
-    """{baseline: {split/metric: mean}} on the held-out rows that the model answers."""
+    """{baseline: {logged name: figure}}, means on the rows that the model answers."""
     fitted = fit(task) if task.metrics and task.fitted else None
     solvers = {name: jax.jit(jax.vmap(f)) for name, f in task.solvers.items()}
     result = {name: {} for name in (*task.fitted, *solvers)}
@@ -35,6 +36,11 @@ def score(task: Task, scorer: Scorer, num_examples: int) -> dict[str, dict[str, 
         for name, answer in answers.items():
             for metric, values in scorer.figures(x, y, answer).items():
                 result[name][f"{split}/{metric}"] = float(values.mean())
+    key = stream_key(jax.random.key(SEED), 0, Stream.BASELINE)
+    for name, evaluator in task.evaluators.items():
+        for baseline, energy_fn in evaluator.trivial.items():
+            value = jax.jit(partial(evaluator.of_model, energy_fn))(key)
+            result.setdefault(baseline, {})[name] = float(value)
     return result
 
 
@@ -65,23 +71,29 @@ def final_tables(
     views = []
     for metric in sorted(task.metrics, key=lambda name: name != primary):
         names = [f"{split}/{metric}" for split in task.splits]
+        others = {k: of for k, of in baselines.items() if names[0] in of}
         columns = {
             name.partition("/")[0]: [
                 with_error(metrics[name], metrics[f"{name}/stderr"]),
-                *(f"{of[name]:.3g}" for of in baselines.values()),
+                *(f"{of[name]:.3g}" for of in others.values()),
             ]
             for name in names
         }
         better, unit = kinds[names[0]]
         views += tables(
             f"{metric}, {unit}, {better} is better",
-            ["this model", *baselines],
+            ["this model", *others],
             columns,
             caption=_ratios(task, metrics, baselines) if metric == primary else None,
         )
-    if task.evaluators:
-        columns = {n: [f"{metrics[n]:.4g} {kinds[n][1]}"] for n in task.evaluators}
-        views += tables("of the whole model", ["this model"], columns)
+    for name in task.evaluators:
+        others = {k: of[name] for k, of in baselines.items() if name in of}
+        better, unit = kinds[name]
+        views += tables(
+            f"{name} of the whole model, {unit}, {better} is better",
+            ["this model", *others],
+            {name: [f"{value:.4g}" for value in (metrics[name], *others.values())]},
+        )
     return views
 
 

@@ -52,13 +52,20 @@ class Metric(NamedTuple):
     version: int = 1  # one more whenever the same answer gets another figure
 
 
-class Evaluator(NamedTuple):
-    """A figure of a whole model: (energy_fn, key) -> (), energy_fn (x, y, t) -> ()."""
+EnergyFn = Callable[[Tree, Tree, Array], Array]  # (x, y, t) -> ()
 
-    of_model: Callable[[Callable[[Tree, Tree, Array], Array], Array], Array]
+
+class Evaluator(NamedTuple):
+    """A figure of a whole model: (energy_fn, key) -> (), energy_fn (x, y, t) -> ().
+
+    `trivial` are energies to be beaten, by name, for the final table.
+    """
+
+    of_model: Callable[[EnergyFn, Array], Array]
     better: Literal["low", "high"]
     unit: str
     version: int = 1
+    trivial: Mapping[str, EnergyFn] = {}
 
 
 class Inference(NamedTuple):

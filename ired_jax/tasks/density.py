@@ -15,7 +15,7 @@ import numpy as np
 
 from ired_jax.fields import Field, Part
 from ired_jax.metrics import densities
-from ired_jax.tasks.base import Evaluator, Inference, Source, Task
+from ired_jax.tasks.base import EnergyFn, Evaluator, Inference, Source, Task
 from ired_jax.types import Array, Box, Example
 
 KINDS = ("rings", "spirals", "grid")
@@ -61,9 +61,22 @@ def make_density(
         metrics={},
         primary="kl",
         inference=inference,
-        evaluators={"kl": Evaluator(kl, "low", "nats")},
+        evaluators={"kl": Evaluator(kl, "low", "nats", trivial=trivial(kind))},
         fitted=(),
     )
+
+
+def trivial(kind: str) -> dict[str, EnergyFn]:
+    """Energies that know nothing of the mixture, or its mean and covariance alone."""
+    means = centres(kind)
+    covariance = np.cov(means.T, bias=True) + DEVIATION[kind] ** 2 * np.eye(2)
+    middle, precision = means.mean(axis=0), np.linalg.inv(covariance)
+
+    def gaussian(x: tuple, y: Array, t: Array) -> Array:
+        del x, t
+        return (y - middle) @ precision @ (y - middle) / 2
+
+    return {"uniform": lambda x, y, t: jnp.float32(0), "one Gaussian": gaussian}
 
 
 def log_density(y: Array, means: Array, deviation: float) -> Array:
