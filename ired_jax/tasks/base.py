@@ -52,7 +52,7 @@ class Metric(NamedTuple):
     version: int = 1  # one more whenever the same answer gets another figure
 
 
-EnergyFn = Callable[[Tree, Tree, Array], Array]  # (x, y, t) -> ()
+ModelFn = Callable[[Tree, Tree, Array], Array]  # an energy, trained: (x, y, t) -> ()
 
 
 class Evaluator(NamedTuple):
@@ -61,11 +61,11 @@ class Evaluator(NamedTuple):
     `trivial` are energies to be beaten, by name, for the final table.
     """
 
-    of_model: Callable[[EnergyFn, Array], Array]
+    of_model: Callable[[ModelFn, Array], Array]
     better: Literal["low", "high"]
     unit: str
     version: int = 1
-    trivial: Mapping[str, EnergyFn] = {}
+    trivial: Mapping[str, ModelFn] = {}
 
 
 class Inference(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ired_jax.fields import Field, Part
 from ired_jax.metrics import densities
-from ired_jax.tasks.base import EnergyFn, Evaluator, Inference, Source, Task
+from ired_jax.tasks.base import Evaluator, Inference, ModelFn, Source, Task
 from ired_jax.types import Array, Box, Example
 
 KINDS = ("rings", "spirals", "grid")
@@ -66,7 +66,7 @@ def make_density(
     )
 
 
-def trivial(kind: str) -> dict[str, EnergyFn]:
+def trivial(kind: str) -> dict[str, ModelFn]:
     """Energies that know nothing of the mixture, or its mean and covariance alone."""
     means = centres(kind)
     covariance = np.cov(means.T, bias=True) + DEVIATION[kind] ** 2 * np.eye(2)
