@@ -79,6 +79,15 @@ def test_the_first_step_waits_for_its_own_phase_alone():
         assert not [*programs.news(LATE)]  # told once
 
 
+def test_a_run_that_ends_early_says_what_it_waits_for(capsys):
+    begun = threading.Event()
+    experiment, _ = run_of(begun)
+    with Programs(experiment, jnp.zeros(()), 0) as programs:
+        [*programs.news(0)]
+        threading.Timer(0.2, begun.set).start()
+    assert "waiting for a later phase" in capsys.readouterr().out
+
+
 def test_a_run_that_resumes_compiles_what_is_left():
     experiment, phases = run_of(threading.Event())
     phases[1].when.set()

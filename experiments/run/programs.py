@@ -8,6 +8,7 @@ import jax
 
 from experiments import devices
 from experiments.build import Experiment
+from experiments.run.logs import say
 from experiments.startup import memory_text
 from ired_jax.training import TrainState
 from ired_jax.types import Tree
@@ -40,6 +41,8 @@ class Programs:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if not all(program.done() for program in self._programs.values()):
+            say("waiting for a later phase's compilation, which cannot be stopped")
         self._pool.shutdown(cancel_futures=True)
 
     def __call__(self, state: TrainState, step: int) -> tuple[TrainState, Tree]:
