@@ -7,7 +7,8 @@ Convolutions, the noise predicted by the gradient, ten levels, up to twenty step
 each and no noise between them, as arXiv 2406.11179 and its released code have it, but
 for the contrastive term (`objectives`). Puzzles, and how many are seen, are those of
 configs/sudoku.py: the released run is up to 1,300,000 steps long. On two cores the
-network is small. Neither has been run to its end yet.
+network is small, and has no board right (docs/results/sudoku.md); the full size has not
+been run.
 """
 
 from ml_collections import ConfigDict
