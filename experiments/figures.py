@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments import devices
 from experiments.build import Experiment
 from experiments.run import workdir
 from experiments.score import records
@@ -57,23 +58,32 @@ def write_all(
     rows: list[dict[str, float]],
     directory: Path,
 ) -> None:
-    """Writes every figure to `directory`/figures."""
-    folder = directory / "figures"
-    folder.mkdir(exist_ok=True)
+    """Writes every figure to `directory`/figures: all processes answer, one writes."""
+    drawn = _drawn(
+        experiment, scorer, params, rows, workdir.read_config(directory).task
+    )
+    if devices.is_writer():
+        folder = directory / "figures"
+        folder.mkdir(exist_ok=True)
+        for name, figure in drawn.items():
+            save(figure, folder / f"{name}.png")
+
+
+def _drawn(experiment, scorer, params, rows, task) -> dict[str, Figure]:
+    """The figures by name; `task` are its fields."""
     panels = panels_of(records.kinds(experiment.task))
-    save(learning_curves({"": rows}, panels), folder / "learning_curves.png")
+    drawn = {"learning_curves": learning_curves({"": rows}, panels)}
     if experiment.energy.propose is None:  # else no Langevin chain is meant to walk it
         profile = energy_profile(experiment, params)
-        save(energy_by_level(profile), folder / "energy_by_level.png")
-        save(energy_along_chains(profile), folder / "energy_along_chains.png")
-    task = workdir.read_config(directory).task
+        drawn["energy_by_level"] = energy_by_level(profile)
+        drawn["energy_along_chains"] = energy_along_chains(profile)
     view = view_of(task.name)
     if view.draw is not None and experiment.task.metrics:
-        save(answers(view, scorer, params), folder / "answers.png")
+        drawn["answers"] = answers(view, scorer, params)
     if view.draw_model is not None:
-        figure, axes = grid(2, columns=2)
+        drawn["landscape"], axes = grid(2, columns=2)
         view.draw_model(axes, task, lambda *at: experiment.energy(params, *at))
-        save(figure, folder / "landscape.png")
+    return drawn
 
 
 def save(figure: Figure, path: Path) -> None:

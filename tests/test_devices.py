@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks.devices import collectives
-from experiments import devices
+from experiments import devices, figures
 from experiments import train as command
 from experiments.build import build
 from experiments.errors import UserError
-from experiments.run import loop
+from experiments.run import loop, workdir
 from experiments.run.logs import read_rows
 from experiments.score.scorer import Scorer
 from ired_jax import blocks
@@ -135,6 +135,14 @@ def resume(directory, num_steps, stop=None):
     return jax.device_count()
 
 
+def pictures(directory):
+    """The last pictures of a run, of an energy that knows nothing."""
+    experiment = build(workdir.read_config(Path(directory)))
+    params = devices.everywhere(experiment.energy.init(jax.random.key(0)))
+    rows, scorer = [{"step": 1, "train/loss": 1.0}], Scorer(experiment)
+    figures.write_all(experiment, scorer, params, rows, Path(directory))
+
+
 # Claims
 
 
@@ -182,6 +190,29 @@ def config_of_run(num_steps: int):
 
 
 @pytest.mark.long
+def test_two_processes_answer_for_the_pictures_that_one_writes(tmp_path):
+    config = tiny.get_config("none", eval__block=2, eval__batch_size=4, **plain.of(4))
+    workdir.claim(tmp_path, config)
+    address = free_address()
+    children = [
+        simulated.start(pictures, str(tmp_path), count=1, hosts=(address, 2, index))
+        for index in range(2)
+    ]
+    for child in children:
+        simulated.result_of(child)
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {
+        *("learning_curves", "answers", "energy_by_level", "energy_along_chains")
+    }
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"
+
+
+@pytest.mark.long
 def test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back(tmp_path):
     """It ends like the undisturbed one. A signal to one process saves and ends both."""
     config, length = config_of_run(8), 8
@@ -189,9 +220,7 @@ def test_a_run_goes_from_one_device_to_eight_to_two_processes_and_back(tmp_path)
     moving = tmp_path / "moving"
     resume(moving, length, 1)
     assert simulated.result_of(simulated.start(resume, str(moving), length, 3)) == 8
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     children = [
         simulated.start(
             *(resume, str(moving), length, 5 if index == 1 else None),

@@ -39,8 +39,7 @@ def report(
         if name in result["metrics"] and name not in in_tables:
             say(f"{name:>24} {result['metrics'][name]:.6g}")
     first = experiment.of_seed(params, 0)
-    if devices.is_writer():
-        figures.write_all(experiment, scorer, first, logs.rows, directory)
+    figures.write_all(experiment, scorer, first, logs.rows, directory)
     shapes = [[num_examples, *y.shape] for y in jax.tree.leaves(task.example.y)]
     result |= {
         "step": step,
