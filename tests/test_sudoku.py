@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.data.sudoku_classes import fingerprints
+from experiments.data.sudoku_files import published
 from ired_jax.tasks import sudoku
 from tests import boards_of, toys
 from tests.mutants import Mutant, one
@@ -168,6 +169,36 @@ def test_singles_give_only_what_follows_and_solve_easy_boards():
     assert solved[0] >= solved[1]
 
 
+def _candidates(puzzle):
+    """By sets, a move at a time: {cell: digits} when no single is left."""
+    cells = [(i, j) for i in range(9) for j in range(9)]
+    kinds = (lambda i, j: i, lambda i, j: j + 9, lambda i, j: 18 + i // 3 * 3 + j // 3)
+    units = [[c for c in cells if kind(*c) == n] for kind in kinds for n in range(27)]
+    units = [unit for unit in units if unit]
+    may = {c: {int(puzzle[c])} if puzzle[c] else {*range(1, 10)} for c in cells}
+    before = None
+    while before != (before := {cell: {*digits} for cell, digits in may.items()}):
+        for unit in units:
+            for cell in unit:
+                if len(may[cell]) == 1:
+                    for other in {*unit} - {cell}:
+                        may[other] -= may[cell]
+            for digit in range(1, 10):
+                places = [cell for cell in unit if digit in may[cell]]
+                if len(places) == 1:
+                    may[places[0]] = {digit}
+    return may
+
+
+def test_singles_are_those_of_a_plain_solver_with_sets():
+    """On boards of 17 givens, where hidden ones are most of what there is."""
+    puzzles = published("royle17")["puzzle"][:8]
+    answers = np.asarray(toys.jit(jax.vmap(sudoku.solve_singles))(puzzles))
+    for puzzle, answer in zip(puzzles, answers, strict=True):
+        for cell, digits in _candidates(puzzle).items():
+            assert {d + 1 for d in range(9) if answer[cell][d] > -1} == digits
+
+
 def test_data_of_other_shapes_are_refused():
     part = {"puzzle": np.zeros((3, 81)), "solution": np.zeros((3, 81))}
     with pytest.raises(ValueError, match=r"data\['val'\]"):
@@ -175,6 +206,13 @@ def test_data_of_other_shapes_are_refused():
 
 
 MUTANTS = [
+    Mutant(
+        "sudoku",
+        "a digit with one place in two of three units is no single",
+        "ired_jax.tasks.sudoku",
+        one("for unit in UNITS) > 0", "for unit in UNITS) % 2 > 0"),
+        test_singles_are_those_of_a_plain_solver_with_sets,
+    ),
     Mutant(
         "sudoku",
         "a corruption touches givens",

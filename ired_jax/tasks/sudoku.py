@@ -201,7 +201,8 @@ def solve_singles(x: Array) -> Array:
         fixed = may & is_set
         may = may & (is_set | ~_seen(fixed))
         # Hidden: the only place for a digit in some unit.
-        hidden = may & sum((_count(may, unit) == 1).astype(int) for unit in UNITS) > 0
+        is_only = sum((_count(may, unit) == 1).astype(int) for unit in UNITS) > 0
+        hidden = may & is_only
         return jnp.where(hidden.any(-1, keepdims=True), hidden, may)
 
     def step(carry):
