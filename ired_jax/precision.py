@@ -37,11 +37,20 @@ def in_precision(energy: Energy, precision: str) -> Energy:
         grad = getattr(energy_fn, "grad", None)
         return at(energy_fn) if grad is None else WithGrad(at(energy_fn), at(grad))
 
-    optional = {"propose": energy.propose, "denoise": energy.denoise}
+    names = ("propose", "denoise", "score")
+    optional = {name: getattr(energy, name) for name in names}
     parts: dict[str, Any] = {name: f and at(f) for name, f in optional.items()}
     if energy.answering is not None:
         parts["answering"] = in_precision(energy.answering, precision)
     return energy._replace(apply=at(energy.apply), bind=bind_at, **parts)
+
+
+def here() -> str | None:
+    """The precision of products that holds here, in JAX's words.
+
+    For derivatives written by hand, which are traced where it does not hold any more.
+    """
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
 
 def make_loss_energy(

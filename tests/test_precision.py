@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ired_jax.energies import matrix, mlp
+from ired_jax import diffusion
+from ired_jax.energies import board, matrix, mlp
 from ired_jax.precision import PRECISIONS, in_precision
+from ired_jax.tasks import sudoku
 from ired_jax.types import Energy, bind, gradient
 from tests import toys
 from tests.mutants import Mutant, one
@@ -27,19 +29,35 @@ def convolution():
     return Energy(lambda key: jax.random.normal(key, (1, 1, 3)), apply)
 
 
+def small_board():
+    """A proposal beside its gradient, both of a layer whose derivative is by hand."""
+    schedule = diffusion.make_schedule("cosine", 4)
+    energy = board.make_board(schedule, sudoku.box_of, channels=2, layers=1, rounds=2)
+
+    def apply(params, x, y, t):
+        return energy(params, x, y, t) + jnp.sum(energy.propose(params, x, y, t))
+
+    return energy._replace(apply=apply, bind=None)
+
+
+VECTORS = {size: (jax.ShapeDtypeStruct((size,), jnp.float32),) * 2 for size in (4, 5)}
+GAME = (
+    jax.ShapeDtypeStruct((9, 9), jnp.int8),
+    jax.ShapeDtypeStruct((9, 9, 9), jnp.float32),
+)
 ENERGIES = {
-    "mlp": (mlp.make_mlp(4, 4, width=6), 4),  # narrow: brings its gradient
-    "matrix": (matrix.make_matrix(channels=3, layers=1), 4),
-    "convolution": (convolution(), 5),
+    "mlp": (mlp.make_mlp(4, 4, width=6), VECTORS[4]),  # narrow: brings its gradient
+    "matrix": (matrix.make_matrix(channels=3, layers=1), VECTORS[4]),
+    "convolution": (convolution(), VECTORS[5]),
+    "board": (small_board(), GAME),
 }
 
 
 def program_of(name, precision, part):
     """The text of a program: of the energy, of its gradients, of a chain's gradient."""
-    energy, size = ENERGIES[name]
+    energy, example = ENERGIES[name]
     energy = in_precision(energy, precision)
     params = jax.eval_shape(energy.init, jax.random.key(0))
-    vector = jax.ShapeDtypeStruct((size,), jnp.float32)
 
     def loss(params, x, y):
         return jnp.sum(jax.grad(energy, argnums=2)(params, x, y, T) ** 2)
@@ -49,7 +67,7 @@ def program_of(name, precision, part):
         "loss": jax.grad(loss),
         "chain": lambda p, x, y: gradient(bind(energy, p, x, T))(y),
     }
-    return jax.jit(parts[part]).lower(params, vector, vector).as_text()
+    return jax.jit(parts[part]).lower(params, *example).as_text()
 
 
 @pytest.mark.parametrize("name", ENERGIES)
@@ -75,8 +93,8 @@ def test_every_product_asks_for_the_precision(name, part, precision):
 
 
 def test_on_a_cpu_all_of_them_compute_the_same():
-    energy, size = ENERGIES["convolution"]
-    x, y = np.random.default_rng(0).normal(size=(2, size)).astype(np.float32)
+    energy, (like, _) = ENERGIES["convolution"]
+    x, y = np.random.default_rng(0).normal(size=(2, *like.shape)).astype(np.float32)
     params = energy.init(jax.random.key(0))
     values = {
         name: float(toys.jit(in_precision(energy, name).apply)(params, x, y, T))
@@ -91,6 +109,14 @@ def test_an_unknown_precision_is_refused():
 
 
 MUTANTS = [
+    Mutant(
+        "precision",
+        "a gradient written by hand in the precision of wherever it is traced",
+        "ired_jax.energies.board",
+        one("with jax.default_matmul_precision(told):", "if True:"),
+        test_every_product_asks_for_the_precision,
+        {"name": "board", "part": "loss", "precision": "float32"},
+    ),
     Mutant(
         "precision",
         "chains move in another precision than they ask for",

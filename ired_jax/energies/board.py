@@ -15,6 +15,7 @@ Source: this project; means over units as in Palm et al., arXiv 1711.08028.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import chex
@@ -26,6 +27,7 @@ from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
 from ired_jax.energies.modules import Dense, Module
 from ired_jax.fields import Field, Part
+from ired_jax.precision import here
 from ired_jax.types import Array, Box, Energy, Params
 
 ANSWERING = Answering(rounds=12)
@@ -97,7 +99,6 @@ class Board(Module):
         return in_rounds(self, step, (h, known), rounds)
 
 
-@jax.custom_vjp
 def layer(weights: dict[str, Params], h: Array, gain: Array, bias: Array) -> Array:
     """h [3, 3, 3, 3, 9, c] -> h + change; gain and bias [c] are those of the level.
 
@@ -108,10 +109,16 @@ def layer(weights: dict[str, Params], h: Array, gain: Array, bias: Array) -> Arr
     The gradient is written by hand: fewer passes over memory and fewer arrays kept
     than JAX's own has on a CPU. It is for reverse mode, any number of times.
     """
-    return _forward(weights, h, gain, bias)[0]
+    return _layer(here(), weights, h, gain, bias)
 
 
-def _forward(weights, h, gain, bias):
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _layer(told, weights, h, gain, bias):
+    return _forward(told, weights, h, gain, bias)[0]
+
+
+def _forward(told, weights, h, gain, bias):
+    del told  # the precision holds where this is traced, not where the gradient is
     scale = _inverse_size(h)
     z = h * scale
     mixed = z @ weights["entry"]["kernel"] + _wide(weights["entry"]["bias"])
@@ -124,7 +131,12 @@ def _forward(weights, h, gain, bias):
     return h + change, (weights, z, scale, mixed, gain, bias)
 
 
-def _backward(kept, grad):
+def _backward(told, kept, grad):
+    with jax.default_matmul_precision(told):
+        return _gradients(kept, grad)
+
+
+def _gradients(kept, grad):
     weights, z, scale, mixed, gain, bias = kept
     bent, slope = _bend_and_slope(mixed * (1 + _wide(gain)) + _wide(bias))
     of_out = {"kernel": _outer(bent, grad), "bias": _over_entries(grad)}
@@ -146,7 +158,7 @@ def _backward(kept, grad):
     return to_weights, grad + scale * (to_z - z * along), to_gain, to_bias
 
 
-layer.defvjp(_forward, _backward)
+_layer.defvjp(_forward, _backward)
 
 
 def _outer(a: Array, b: Array) -> Array:

@@ -19,6 +19,7 @@ from flax import linen as nn
 from jax.custom_batching import custom_vmap
 
 from ired_jax.energies.modules import Module
+from ired_jax.precision import here
 from ired_jax.types import Array
 
 PRODUCT_SCALE = 0.3
@@ -40,17 +41,12 @@ class Mix(Module):
         channels = maps.shape[0]
         init = nn.initializers.normal(self.scale * channels**-0.5)
         weight = self.param("weight", init, (self.features, channels))
-        return _mix(_precision(), weight, maps)
+        return _mix(here(), weight, maps)
 
 
 def mix(weight: Array, maps: Array, precision: str | None = None) -> Array:
     """weight [d, c], maps [c, n, n] -> [d, n, n], entry by entry."""
     return jnp.einsum("dc,cij->dij", weight, maps, precision=precision)
-
-
-def _precision() -> str | None:
-    """The precision of products that holds here: a derivative is traced elsewhere."""
-    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -134,7 +130,7 @@ class ProductLayer(Module):
         both = jnp.concatenate([maps, base])
         left = Mix(channels, name="left")(both)
         right = Mix(channels, name="right")(both)
-        product = _product(_precision(), left, right)
+        product = _product(here(), left, right)
         return maps + Mix(channels, PRODUCT_SCALE, name="out")(product)
 
 
