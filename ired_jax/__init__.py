@@ -12,7 +12,7 @@ Notation, used by the whole library:
 | x, y | `x`, `y` | condition and answer of one example, pytrees of arrays |
 | t | `t` | level, int32; 0 is the sharpest landscape, T-1 the smoothest |
 | T | `num_levels` | number of levels |
-| D | `num_elements` | elements of y that are not known beforehand |
+| D | `num_elements` | elements of y; in means those that are not known beforehand |
 | a_t, s_t | `Schedule.a`, `Schedule.s` | y_t = a_t y_0 + s_t eps |
 | E | `energy` | energy; its temperature at level t is s_t |
 | U = E / s_t | `u_pos`, `u_neg` | energy in nats; all that is probabilistic uses it |

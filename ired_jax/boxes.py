@@ -6,6 +6,8 @@ t uses a_t times the box. A box of two plain numbers holds for every element, no
 them known.
 """
 
+import operator
+
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +21,7 @@ def as_box(bounds: Bounds) -> Box | None:
     """The box of a half-width; a box and None are themselves."""
     if bounds is None or isinstance(bounds, Box):
         return bounds
-    return Box(-bounds, bounds)
+    return Box(jax.tree.map(operator.neg, bounds), bounds)
 
 
 def scale(bounds: Bounds, factor: Array | float) -> Bounds:
@@ -32,7 +34,7 @@ def clip(bounds: Bounds, y: Tree) -> Tree:
     box = as_box(bounds)
     if box is None:
         return y
-    return jax.tree.map(jnp.clip, y, *(_like(part, y) for part in box))
+    return jax.tree.map(jnp.clip, y, *(like(part, y) for part in box))
 
 
 def inside(bounds: Bounds, y: Tree) -> Array:
@@ -40,7 +42,7 @@ def inside(bounds: Bounds, y: Tree) -> Array:
     box = as_box(bounds)
     if box is None:
         return jnp.bool_(True)
-    low, high = (_like(part, y) for part in box)
+    low, high = (like(part, y) for part in box)
     within = jax.tree.map(lambda y, a, b: jnp.all((a <= y) & (y <= b)), y, low, high)
     return jnp.all(jnp.stack(jax.tree.leaves(within)))
 
@@ -49,7 +51,7 @@ def free(bounds: Bounds, y: Tree) -> Tree | None:
     """True at the elements of y that are not known; None where all are free."""
     if not isinstance(bounds, Box) or all(map(_is_number, bounds)):
         return None
-    low, high = (_like(part, y) for part in bounds)
+    low, high = (like(part, y) for part in bounds)
     return jax.tree.map(lambda y, a, b: jnp.broadcast_to(a != b, y.shape), y, low, high)
 
 
@@ -62,7 +64,7 @@ def hold(bounds: Bounds, y: Tree) -> Tree:
     def choose(is_free, y, known):
         return jnp.where(is_free, y, jnp.asarray(known, y.dtype))
 
-    return jax.tree.map(choose, mask, y, _like(bounds.low, y))
+    return jax.tree.map(choose, mask, y, like(bounds.low, y))
 
 
 def still(bounds: Bounds, move: Tree) -> Tree:
@@ -96,7 +98,7 @@ def _is_number(part: Tree) -> bool:
     return jax.tree_util.all_leaves([part]) and jnp.ndim(part) == 0
 
 
-def _like(part: Tree, y: Tree) -> Tree:
+def like(part: Tree, y: Tree) -> Tree:
     """One side of a box with the structure of y: a single leaf is for every leaf."""
     if jax.tree.structure(part) == jax.tree.structure(y):  # type: ignore[operator]
         return part

@@ -137,24 +137,26 @@ def warmup(step: Array, *, maximum: float, num_steps: int) -> Array:
 
 
 def level_range(num_levels: int, low: float, high: float) -> tuple[int, int]:
-    """int(low (T - 1)) and int(high (T - 1)): the first and the last level, inclusive.
+    """low (T - 1) and high (T - 1), rounded down: the first and last level, inclusive.
 
     Raises:
       ValueError: unless 0 <= low <= high <= 1.
     """
     if not 0 <= low <= high <= 1:
         raise ValueError(f"level range ({low}, {high}): needs 0 <= low <= high <= 1")
-    return int(low * (num_levels - 1)), int(high * (num_levels - 1))
+    last = num_levels - 1
+    # k / last times last may be a bit below k.
+    return int(low * last + 1e-9), int(high * last + 1e-9)
 
 
-def level_weights(s: Array, *, power: float) -> Array:
-    """s_t^power over its mean: a weight for each level, mean 1. [T] -> [T].
+def level_weights(temperature: Array, *, power: float) -> Array:
+    """temperature^power over its mean: a weight for each level, mean 1. [T] -> [T].
 
     The ideal gap of a wrong answer is proportional to 1 / s_t^2 nats, so power = 2 lets
     every level speak equally loud.
     """
-    chex.assert_rank(s, 1)
-    weight = s**power
+    chex.assert_rank(temperature, 1)
+    weight = temperature**power
     return weight / jnp.mean(weight)
 
 

@@ -142,8 +142,8 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         norms = {"param": params, "grad": grads, "update": updates}
-        more |= {f"norm/{k}": optax.tree.norm(v) for k, v in norms.items()}
-        metrics = joined(metrics, more)
+        norms = {f"norm/{k}": optax.tree.norm(v) for k, v in norms.items()}
+        metrics = joined(joined(metrics, more), norms)
         ema_params = update_ema(ema, step, state.ema_params, params)
         state = TrainState(step, state.key, params, ema_params, opt_state, memory)
         return state, metrics

@@ -101,6 +101,14 @@ def test_the_entrywise_energy_is_a_sum_over_elements_for_every_number_of_them():
     assert len({float(part) for part in parts}) == 6
 
 
+@pytest.mark.parametrize("width", [0, 3])
+def test_the_entrywise_energy_may_have_a_single_level(width):
+    schedule = diffusion.make_schedule("cosine", 1)
+    energy = entrywise.make_entrywise(4, 2, schedule, width=width)
+    params = energy.init(jax.random.key(0))
+    assert energy(params, jnp.ones(4), jnp.ones(2), jnp.int32(0)) > 0
+
+
 def test_the_ideal_landscape_of_a_sum_is_among_the_entrywise_ones():
     """E = |y - a (x1 + x2)|^2 / (2 s): the linear part alone says it."""
     schedule, energy, params = _energy(width=0)
@@ -148,6 +156,15 @@ class GoldenTest(chex.TestCase):
 
 
 MUTANTS = [
+    Mutant(
+        "addition",
+        "an energy of two levels at least",
+        "ired_jax.energies.entrywise",
+        one('name="level")(t[None])[0]', 'name="level")(t)'),
+        test_the_entrywise_energy_may_have_a_single_level,
+        {"width": 3},
+        error=ValueError,
+    ),
     Mutant(
         "addition",
         "the harder box is the released clip",

@@ -37,6 +37,13 @@ def test_a_half_width_is_the_box_around_zero():
     np.testing.assert_array_equal([low, high], [-np.arange(3.0), np.arange(3.0)])
 
 
+def test_a_half_width_may_be_a_tree_like_y():
+    width = {"a": np.ones(2), "b": 2.0}
+    low, high = boxes.as_box(width)
+    np.testing.assert_array_equal(low["a"], [-1, -1])
+    assert (low["b"], high) == (-2.0, width)
+
+
 def test_a_level_s_box_is_a_multiple_on_both_sides():
     for found, side in zip(boxes.scale(BOX, 0.3), (LOW, HIGH), strict=True):
         np.testing.assert_array_equal(_flat(found), np.float32(0.3) * side)
@@ -158,6 +165,14 @@ def test_a_tree_has_one_floating_dtype(bad):
 
 BOXES = "ired_jax.boxes"
 MUTANTS = [
+    Mutant(
+        "boxes",
+        "a half-width is a number alone",
+        "ired_jax.boxes",
+        one("Box(jax.tree.map(operator.neg, bounds), bounds)", "Box(-bounds, bounds)"),
+        test_a_half_width_may_be_a_tree_like_y,
+        error=TypeError,
+    ),
     Mutant(
         "boxes",
         "the lower side is minus the upper one",

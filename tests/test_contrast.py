@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.build import build
-from ired_jax import losses
+from ired_jax import diffusion, losses
 from ired_jax.losses import PairLoss
-from ired_jax.objectives.contrast import contrastive_loss
+from ired_jax.objectives.contrast import Weight, contrastive_loss
 from ired_jax.types import Box, Energy
 from tests import references, tiny, toys
 from tests.mutants import Mutant, one
@@ -304,7 +304,23 @@ CONTRAST = "ired_jax.objectives.contrast"
 THROUGH_BOTH = test_the_gradient_is_that_of_constant_samples_through_both_energies
 IN_NATS = {"in_nats": True, "level_weights": None}
 
+
+def test_levels_without_noise_weigh_the_same():
+    clean = diffusion.make_schedule("clean", 1)
+    assert Weight(level_power=2.0).of_levels(clean) == 1.0
+
+
 MUTANTS = [
+    Mutant(
+        "losses",
+        "a level without noise has no weight",
+        "ired_jax.objectives.contrast",
+        one(
+            "losses.level_weights(schedule.temperature,",
+            "losses.level_weights(schedule.s,",
+        ),
+        test_levels_without_noise_weigh_the_same,
+    ),
     Mutant(
         "010",
         "the pair handed over in the wrong order",

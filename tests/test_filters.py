@@ -41,6 +41,12 @@ def test_fixed_thresholds_are_those_given():
     )
 
 
+def test_a_count_of_what_is_wrong_does_not_truncate_fixed_thresholds():
+    spec, counts = ResidualFilter("fixed", fixed=(1.5,)), jnp.array([1, 2])
+    none = jnp.zeros(2, jnp.int32)
+    assert filters.thresholds(spec, counts, none, jnp.zeros(1)) == 1.5
+
+
 def test_fixed_thresholds_that_do_not_fit_the_levels_are_refused():
     with pytest.raises(AssertionError):
         thresholds(np.ones(5), mode="fixed", fixed=(1.0, 2.0))
@@ -120,6 +126,16 @@ def test_fixed_thresholds_are_refused_where_they_do_not_fit():
 
 
 MUTANTS = [
+    Mutant(
+        "filter",
+        "fixed thresholds in the residual's dtype",
+        "ired_jax.negatives.filters",
+        one(
+            "jnp.asarray(spec.fixed, previous.dtype)",
+            "jnp.asarray(spec.fixed, residual.dtype)",
+        ),
+        test_a_count_of_what_is_wrong_does_not_truncate_fixed_thresholds,
+    ),
     Mutant(
         "filter",
         "a level's quantile with gradient",

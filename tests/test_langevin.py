@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from ired_jax.negatives.langevin import make_langevin
 from ired_jax.samplers import langevin
 from ired_jax.types import Box, WithGrad
 from tests import references, toys
@@ -870,7 +871,34 @@ STILL_NOISE = "boxes.still(bounds, trees.normal(key, y))"
 PROPOSAL = "jax.tree.map(move, y, grad, xi)"
 BESIDE_KNOWN = test_known_elements_are_in_no_proposal_density
 NO_BOUNDS = {"low": -np.inf, "high": np.inf}
+
+
+def test_a_side_of_a_tree_s_box_may_be_one_number():
+    """And what is known stands still in a chain."""
+    y = {"a": jnp.array([[1.0, 0.3]]), "b": jnp.zeros((1, 2))}
+    box = Box({"a": jnp.array([1.0, -1.0]), "b": -jnp.ones(2)}, 1.0)
+    schedule = toys.schedule()
+    strategy = make_langevin(schedule, lambda x: box, toys.units(), 4)
+    rows = {"x": jnp.zeros((1, 1)), "y0": y, "t": jnp.zeros(1, jnp.int32), "eps": y}
+
+    def landscape(x, t):
+        return lambda y: jnp.sum(y["a"] ** 2) + jnp.sum(y["b"] ** 2)
+
+    start = strategy.start(jax.random.key(0), rows, 0.0)
+    moved, _ = strategy.refine(jax.random.key(1), landscape, rows, start, 0.0)
+    assert moved["a"][0, 0] == schedule.a[0]
+    assert moved["a"][0, 1] != start["a"][0, 1]
+
+
 MUTANTS = [
+    Mutant(
+        "langevin",
+        "one number is no side of a tree's box",
+        "ired_jax.negatives.langevin",
+        one("mask, boxes.like(part, y))", "mask, part)"),
+        test_a_side_of_a_tree_s_box_may_be_one_number,
+        error=ValueError,
+    ),
     Mutant(
         "langevin",
         "five per cent too much noise",

@@ -155,6 +155,13 @@ def test_the_warm_up_is_a_ramp_that_ends():
     np.testing.assert_allclose(at_once, 0.05, rtol=1e-6)
 
 
+def test_a_level_that_is_asked_for_by_its_share_is_that_level():
+    for num_levels in range(2, 61):
+        shares = [k / (num_levels - 1) for k in range(num_levels)]
+        found = [losses.level_range(num_levels, share, share) for share in shares]
+        assert found == [(k, k) for k in range(num_levels)]
+
+
 def test_a_level_range_is_truncated_to_levels_inclusive():
     assert losses.level_range(10, 0.2, 0.8) == (1, 7)
     assert losses.level_range(10, 0.0, 1.0) == (0, 9)
@@ -253,6 +260,16 @@ class GoldenTest(chex.TestCase):
 
 
 MUTANTS = [
+    Mutant(
+        "losses",
+        "a level asked for by its share is the one before",
+        "ired_jax.losses",
+        one(
+            "int(low * last + 1e-9), int(high * last + 1e-9)",
+            "int(low * last), int(high * last)",
+        ),
+        test_a_level_that_is_asked_for_by_its_share_is_that_level,
+    ),
     Mutant(
         "reg",
         "the penalty not per element, so far too strong",

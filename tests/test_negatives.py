@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ired_jax import losses
+from ired_jax import diffusion, losses
 from ired_jax.negatives import base
 from ired_jax.negatives.adversarial import make_adversarial
 from ired_jax.negatives.base import ChainInfo, Strategy
@@ -271,6 +271,36 @@ def test_adversarial_descends_before_it_is_renoised(multiple):
     assert np.all(info.acceptance == 1)
 
 
+@pytest.mark.parametrize("units", ["nats", "energy"])
+def test_adversarial_moves_where_there_is_no_noise_too(units):
+    """The step that solves the ideal landscape at once, in both units."""
+    clean = diffusion.make_schedule("clean", 1)
+    strategy = make_adversarial(clean, None, base.make_units(clean, units=units))
+    rows = {"x": np.zeros((3, 1)), "y0": np.ones((3, 2)), "t": np.zeros(3, np.int32)}
+    rows["eps"] = np.zeros((3, 2))
+
+    def landscape(x, t):
+        return lambda y: jnp.sum((y - 4) ** 2) / 2
+
+    _, y, _ = run(strategy, jax.tree.map(jnp.asarray, rows), landscape)
+    np.testing.assert_allclose(y, 4, rtol=1e-6)
+
+
+def test_a_trajectory_s_displacement_is_that_of_the_free_elements():
+    """Known ones begin and stay at a_t y_0, and are no part of the mean."""
+    known = np.array([True, False, True, False])
+
+    def box(x):
+        return Box(jnp.where(known, 0.5, -3.0), jnp.where(known, 0.5, 3.0))
+
+    levels, units = toys.schedule(), toys.units()
+    rows = make_rows(10)
+    rows["y0"] = jnp.where(known, 0.5, rows["y0"])
+    start, y, info = run(make_on_trajectory(levels, box, units), rows)
+    moved = np.sqrt(np.mean((y - start)[:, ~known] ** 2, axis=1))
+    np.testing.assert_allclose(info.displacement, moved, rtol=1e-5)
+
+
 def test_adversarial_never_raises_the_energy_before_it_is_renoised():
     rows = make_rows(40)
     start, y, _ = run(make_strategies()["adversarial"], rows)
@@ -490,6 +520,24 @@ NEGATIVES = "ired_jax.negatives"
 TRAJECTORY = test_a_trajectory_gives_the_models_own_answer_of_each_level_noised
 
 MUTANTS = [
+    Mutant(
+        "negatives",
+        "known elements count in a trajectory's displacement",
+        "ired_jax.negatives.on_trajectory",
+        one("boxes.rms_free(box_of(box, x), by)", "trees.rms(by)"),
+        test_a_trajectory_s_displacement_is_that_of_the_free_elements,
+    ),
+    Mutant(
+        "negatives",
+        "adversarial stays where there is no noise",
+        "ired_jax.negatives.base",
+        one(
+            "jnp.where(schedule.s[t] > 0, schedule.beta[t], schedule.temperature[t])",
+            "schedule.beta[t]",
+        ),
+        test_adversarial_moves_where_there_is_no_noise_too,
+        {"units": "nats"},
+    ),
     Mutant(
         "known",
         "a trajectory that does not know what is given",

@@ -68,6 +68,15 @@ def test_at_temperature_0_only_falls_are_taken():
     assert set(np.unique(info.last)) == {0.0, 3.0}
 
 
+def test_the_least_number_that_can_be_drawn_refuses_no_fall():
+    """A key whose coin falls on 0, one of 2^23: its logarithm times 0 is NaN."""
+    key = jax.random.key(55054)
+    best, _ = search.metropolis(
+        key, jnp.sum, lambda key, y: y - 1, jnp.ones(()), num_moves=1, temperature=0.0
+    )
+    assert best == 0
+
+
 def test_a_move_that_stays_is_no_move():
     _, best, info = _chains(0.0, move=lambda key, y: y, count=5)
     np.testing.assert_array_equal(best, np.arange(5.0))
@@ -114,6 +123,13 @@ def test_a_task_without_parts_to_assume_refuses_it():
 
 
 MUTANTS = [
+    Mutant(
+        "search",
+        "a coin of 0 refuses a fall",
+        "ired_jax.samplers.search",
+        one("energy.dtype, least)", "energy.dtype, 1e-38)"),
+        test_the_least_number_that_can_be_drawn_refuses_no_fall,
+    ),
     Mutant(
         "search",
         "a rise is as welcome as a fall",

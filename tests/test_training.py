@@ -22,7 +22,7 @@ from ired_jax.objectives.denoising import make_denoising
 from ired_jax.objectives.pairs import Replay
 from ired_jax.tasks.base import Source
 from ired_jax.tasks.inverse import make_inverse
-from ired_jax.types import Box, Energy, Example
+from ired_jax.types import Box, Energy, Example, PartError
 from tests import references, toys
 from tests.mutants import Mutant, one
 from tests.test_contrast import THETA, WEIGHT, sum_over_level
@@ -507,7 +507,36 @@ def test_the_classic_penalty_collapses_the_denoiser_and_the_default_keeps_it():
 STEP = "ired_jax.training"
 STOPPED = 'jax.lax.stop_gradient((rows | {"y_pos": y_pos}, memory))'
 
+
+def test_an_objective_cannot_write_the_norms_of_a_step():
+    def loss(params, own, rows, context):
+        return jnp.sum(params), {"norm/grad": jnp.float32(7.0)}
+
+    own = Objective(
+        lambda context, memory, batch: (batch.x, memory, {}),
+        loss,
+        metrics={"norm/grad": ("-", "of something else")},
+    )
+    given = {"objectives": {"own": own}, "optimizer": optax.sgd(0.1)}
+    step = training.make_train_step(
+        toys.source(), batch_size=4, num_steps=10, ema=training.Ema(), **given
+    )
+    example = jax.eval_shape(partial(toys.draw, ()), jax.random.key(0))
+    energy = Energy(lambda key: jnp.ones(1), lambda p, x, y, t: p[0] * jnp.sum(y))
+    init = partial(training.init_state, energy=energy, example=example, **given)
+    with pytest.raises(PartError, match="'norm/grad' is given twice"):
+        jax.eval_shape(lambda: step(init(jax.random.key(0)), ()))
+
+
 MUTANTS = [
+    Mutant(
+        "training",
+        "an objective's metric is written over by a norm of the step",
+        "ired_jax.training",
+        one("joined(joined(metrics, more), norms)", "joined(metrics, more) | norms"),
+        test_an_objective_cannot_write_the_norms_of_a_step,
+        error=pytest.fail.Exception,
+    ),
     Mutant(
         "002",
         "samples leave the negative phase with their gradient",

@@ -38,7 +38,7 @@ class Entrywise(Module):
         )
         out = values @ linear[t] + offset[t][None]
         if self.width:
-            shift = nn.Embed(self.num_levels, self.width, name="level")(t)
+            shift = nn.Embed(self.num_levels, self.width, name="level")(t[None])[0]
             hidden = nn.swish(Dense(self.width, name="hidden")(values) + shift[None])
             zeros = nn.initializers.zeros
             out += Dense(self.outputs, kernel_init=zeros, name="out")(hidden)
@@ -58,8 +58,10 @@ def make_entrywise(
     Raises:
       ValueError: x_size is not a multiple of y_size, or a size below its limit.
     """
-    if y_size < 1 or x_size % y_size:
-        raise ValueError(f"x_size={x_size}: must be a multiple of y_size={y_size}")
+    if min(x_size, y_size) < 1 or x_size % y_size:
+        raise ValueError(
+            f"x_size={x_size}, y_size={y_size}: at least 1, x_size a multiple of y_size"
+        )
     if width < 0 or outputs < 1:
         raise ValueError(f"width={width}, outputs={outputs}: at least 0 and 1")
     num_levels, of_element = schedule.num_levels, x_size // y_size

@@ -113,11 +113,15 @@ def make_units(
             of_energy,
             lambda t, multiple: multiple * of_energy(t),
         )
-    # beta_t / s_t on E; on U the same move is beta_t.
+
+    def of_nats(t: Array) -> Array:
+        """On E beta_t / s_t, on U the same move; without noise 1, as on E."""
+        return jnp.where(schedule.s[t] > 0, schedule.beta[t], schedule.temperature[t])
+
     return Units(
         True,
         partial(diffusion.temperature, schedule),
-        lambda t: schedule.beta[t],
+        of_nats,
         lambda t, multiple: diffusion.langevin_step_size(schedule, t, multiple),
     )
 

@@ -127,7 +127,7 @@ def thresholds(
     chex.assert_rank(previous, 1)
     num_levels = previous.shape[0]
     if spec.mode == "fixed":
-        limits = jnp.asarray(spec.fixed, residual.dtype)
+        limits = jnp.asarray(spec.fixed, previous.dtype)
         chex.assert_equal_shape([limits, previous])
         return limits
     if spec.per_level:

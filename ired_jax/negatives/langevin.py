@@ -139,7 +139,7 @@ def _chain_box(box: Box | None, a, half_width: float, y) -> Box | float | None:
     limit, scaled = half_width or math.inf, boxes.as_box(boxes.scale(box, a))
     assert scaled is not None  # a mask is of a box
     low, high = (
-        jax.tree.map(lambda m, k, b=b: jnp.where(m, b, k), mask, part)
+        jax.tree.map(lambda m, k, b=b: jnp.where(m, b, k), mask, boxes.like(part, y))
         for part, b in zip(scaled, (-limit, limit), strict=True)
     )
     return Box(low, high)

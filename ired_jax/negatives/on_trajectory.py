@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ired_jax import blocks, trees
+from ired_jax import blocks, boxes, trees
 from ired_jax.diffusion import Schedule
 from ired_jax.negatives.base import (
     BoxFn,
@@ -77,7 +77,9 @@ def make_on_trajectory(
 
         y0, acceptance = blocks.vmap(one, block_rows)(rows["x"], rows["t"], y)
         end = q_sample(schedule, y0, rows["t"], rows["eps"])
-        moved = jax.vmap(trees.rms)(trees.subtract(end, y))
+        moved = jax.vmap(lambda x, by: boxes.rms_free(box_of(box, x), by))(
+            rows["x"], trees.subtract(end, y)
+        )
         return end, ChainInfo(acceptance, moved, jnp.zeros_like(moved))
 
     return Strategy(start, refine, chains)

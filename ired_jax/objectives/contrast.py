@@ -118,7 +118,7 @@ class Weight(NamedTuple):
         """Of the levels [T]; None: all alike."""
         if not self.level_power:
             return None
-        return losses.level_weights(schedule.s, power=self.level_power)
+        return losses.level_weights(schedule.temperature, power=self.level_power)
 
 
 STRATEGY = Choice(

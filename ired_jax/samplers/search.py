@@ -138,7 +138,8 @@ def metropolis(
         new = move(key_move, y)
         new = new, energy_fn(new)
         # -T log u > E' - E; with T = 0, E' < E.
-        heat = -jnp.log(jax.random.uniform(key_coin, (), energy.dtype, 1e-38))
+        least = jnp.finfo(energy.dtype).tiny  # no 0, whose logarithm times T = 0 is NaN
+        heat = -jnp.log(jax.random.uniform(key_coin, (), energy.dtype, least))
         accepted = new[1] - energy < temperature * heat
         now = trees.where(accepted, new, (y, energy))
         best = trees.where(now[1] < best[1], now, best)

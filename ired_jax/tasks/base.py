@@ -120,7 +120,7 @@ class Task(NamedTuple):
     Attributes:
       train: what training draws from.
       splits: what is scored, by name; the first is held out of the training law, the
-        last holds the widest box, which answers to a user's own inputs get.
+        last one's box is that of answers to a user's own inputs.
       metrics: figures of an answer, by name: logged as `split/name`.
       primary: the logged name that the best checkpoint, early stop, tables and
         comparisons go by, such as `val/task_mse` or an evaluator's name.
@@ -159,9 +159,9 @@ def refuse_misfits(task: Task) -> None:
     """Looks at what the parts of a task give, by their shapes: nothing is computed.
 
     Raises:
-      PartError: a source that draws no `Example` or a y that is not of floats, a box or
-        a metric that is none, a box of other shapes than y, or a metric that gives more
-        than a number.
+      PartError: a `train` that draws no `Example` or a y that is not of floats, one
+        whose box is none or of other shapes than y, or a metric that is none or gives
+        more than a number.
     """
     for name, source in {"train": task.train, **task.splits}.items():
         if not isinstance(source, Source):
