@@ -16,7 +16,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.errors import UserError
-from experiments.run import code
+from experiments.run import code, workdir
 from experiments.run.logs import say
 from experiments.sweeps import estimate, jobs, points, status
 
@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
         for point in (p for p in planned if p.name in chosen):
             print(shlex.join([*point.command, f"--workdir={point.directory}"]))
     else:
+        _refuse_others(planned)
         status.claim(folder, planned, commit)
         rows = {row.name: row.state for row in status.look(folder)}
         todo = {n for n in chosen if rows[n] not in ("done", "running")}
@@ -77,6 +78,13 @@ def main(argv: list[str]) -> None:
     if planned and not values.dry_run:
         _run(values, planned, folder)
         _finish(values, folder, name)
+
+
+def _refuse_others(planned: list[points.Point]) -> None:
+    """Refuses points whose run directories are of another config."""
+    for point in planned:
+        if (point.directory / "config.json").exists():
+            workdir.refuse_others(point.directory, point.values)
 
 
 def _estimate(values: flags.FlagValues, planned: list, hours: float | None) -> None:

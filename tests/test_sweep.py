@@ -1,6 +1,7 @@
 """Sweeps: what is refused before the start, what a failing point stops, what stays."""
 
 import io
+import json
 import os
 import pathlib
 import shutil
@@ -20,7 +21,7 @@ from configs.sweeps.base import Sweep, grid, listed
 from experiments import fields, sweep, train
 from experiments.build import build
 from experiments.errors import UserError
-from experiments.run import code
+from experiments.run import code, workdir
 from experiments.run.interrupt import Interrupt
 from experiments.sweeps import estimate, jobs, points, status
 from experiments.sweeps.estimate import Cost
@@ -88,9 +89,12 @@ class Fake:
         argv += ["--allow_changes", *([] if estimates else ["--noestimate"])]
         sweep.main(["sweep", *argv, *arguments])
 
-    def job(self, k, scratch=None):
+    def point(self, k):
         planned = points.plan(points.load(str(self.file)), self.folder, {})
-        point = next(p for p in planned if p.name == f"num_steps={k}")
+        return next(p for p in planned if p.name == f"num_steps={k}")
+
+    def job(self, k, scratch=None):
+        point = self.point(k)
         return jobs.Job(point.command, point.directory, scratch)
 
     def states(self):
@@ -238,6 +242,57 @@ def test_only_the_points_that_were_named_are_trained(monkeypatch, tmp_path, caps
         UserError, match="--points=x: must match one of num_steps=4, num"
     ):
         fake.run("--points=x")
+
+
+def test_a_point_of_another_config_is_refused_and_not_told_as_done(
+    monkeypatch, tmp_path
+):
+    fake = Fake(monkeypatch, tmp_path, "2, 4")
+    point = fake.point(2)
+    workdir.claim(point.directory, fields.nest(point.values))
+    fake.run("--points=*=2")
+    before = (fake.folder / "sweep.json").read_text()
+    said = r"num_steps=2 belongs to another config: loss.weight is [\d.]+ there and 0.5"
+    for names in ("*", "*=4"):
+        with pytest.raises(UserError, match=said):
+            fake.run("--config.loss.weight=0.5", f"--points={names}")
+    assert (fake.folder / "sweep.json").read_text() == before
+    assert fake.states() == {"num_steps=2": "done", "num_steps=4": "waiting"}
+
+
+def test_a_point_that_is_made_longer_goes_on(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path, "2")
+    text = fake.file.read_text()
+    fake.file.write_text(text.replace("10}", '10, "train.lr_schedule": "constant"}'))
+    point = fake.point(2)
+    workdir.claim(point.directory, fields.nest(point.values))
+    fake.run()
+    with pytest.raises(UserError, match="num_steps=2"):  # the script ends at step 10
+        fake.run("--config.train.num_steps=20")
+    assert "from step 10" in fake.log(2)
+
+
+@pytest.mark.parametrize(
+    "num_steps, patience, state",
+    [
+        (10, 2, "done"),
+        (10, 1, "done"),  # it would have stopped before
+        (20, 2, "waiting"),
+        (10, 3, "waiting"),
+        (10, 0, "waiting"),
+        (4, 0, "done"),
+    ],
+)
+def test_what_stopped_early_is_done_where_it_would_stop_again(
+    num_steps, patience, state, tmp_path
+):
+    values = {"train.num_steps": num_steps, "train.patience": patience}
+    point = points.Point("a", tmp_path / "a", values, PRIMARY, [])
+    status.claim(tmp_path, [point], None)
+    result = {"step": 6, "num_steps": 10, "patience": 2, "metrics": {}}
+    point.directory.mkdir()
+    (point.directory / "result.json").write_text(json.dumps(result))
+    assert [row.state for row in status.look(tmp_path)] == [state]
 
 
 def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_path):
@@ -580,6 +635,24 @@ MUTANTS = [
         'not in ("done", "running")',
         'not in ("running",)',
         test_a_failing_point_stops_no_other_and_shows,
+    ),
+    mutant(
+        "a point of another config is told as done",
+        "experiments.sweep",
+        "        _refuse_others(planned)\n",
+        "",
+        test_a_point_of_another_config_is_refused_and_not_told_as_done,
+        pytest.fail.Exception,
+    ),
+    mutant(
+        "what stopped early is done, whatever its length",
+        STATUS,
+        "(would_stop and is_as_long)",
+        "patience > 0",
+        test_what_stopped_early_is_done_where_it_would_stop_again,
+        num_steps=20,
+        patience=2,
+        state="waiting",
     ),
     mutant(
         "a signal ends the sweep without its points",

@@ -43,6 +43,8 @@ def report(
     shapes = [[num_examples, *y.shape] for y in jax.tree.leaves(task.example.y)]
     result |= {
         "step": step,
+        "num_steps": experiment.periods.num_steps,
+        "patience": experiment.periods.patience,
         "num_examples": num_examples,
         "answer_shape": shapes[0] if len(shapes) == 1 else shapes,
         "baselines": others,

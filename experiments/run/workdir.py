@@ -56,14 +56,14 @@ def held(workdir: Path, config: ConfigDict, task: Task | None = None) -> Iterato
                 kept.enter_context(_locked(workdir, now))
                 _describe(workdir, now, task)
             else:
-                _refuse_others(workdir, now)
+                refuse_others(workdir, now)
         yield
 
 
 @contextlib.contextmanager
 def _locked(workdir: Path, now: Values) -> Iterator[None]:
     try:
-        _refuse_others(workdir, now)
+        refuse_others(workdir, now)
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / LOCK).open("ab")
     except OSError as error:
@@ -85,8 +85,16 @@ def _describe(workdir: Path, now: Values, task: Task | None) -> None:
     write_json(workdir / "config.json", content)
 
 
-def _refuse_others(workdir: Path, now: Values) -> None:
-    """Raises UserError where a directory is of another config, or of no run."""
+def refuse_others(workdir: Path, now: Values) -> None:
+    """Refuses a directory of another config, or of no run.
+
+    Args:
+      workdir: that may be there or not.
+      now: every field, resolved.
+
+    Raises:
+      UserError: the fields that differ, but for those that may when a run is resumed.
+    """
     if (workdir / "config.json").exists():
         stored, free = flatten(read_config(workdir)), free_fields(now)
         differing = [

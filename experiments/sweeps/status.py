@@ -107,11 +107,18 @@ def _row(
     if is_running(directory):
         state, rate = "running", rows[-1]["steps_per_second"] if rows else 0
         left = (num_steps - step) / rate if rate else None
-    elif result and (result["step"] >= num_steps or patience):
+    elif result and _is_whole(result, num_steps, patience):
         state, value = "done", result["metrics"].get(primary, value)
     elif log_of(directory).exists():
         state, why = _ended(log_of(directory).read_text(errors="replace"))
     return Row(directory.name, state, step, num_steps, primary, value, left, why)
+
+
+def _is_whole(result: dict, num_steps: int, patience: int) -> bool:
+    """Whether a run went to the end, or stopped early where this one would too."""
+    would_stop = 0 < patience <= result.get("patience", 0)
+    is_as_long = result.get("num_steps", 0) >= num_steps
+    return result["step"] >= num_steps or (would_stop and is_as_long)
 
 
 def _read(path: Path) -> dict:
