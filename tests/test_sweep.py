@@ -334,7 +334,7 @@ def test_results_come_back_from_scratch_when_the_time_is_over(monkeypatch, tmp_p
     """In a signal handler, as submitit calls it, in the midst of waiting."""
     fake, scratch = Fake(monkeypatch, tmp_path, "5"), tmp_path / "scratch"
     job, again = fake.job(5, scratch), []
-    metrics = scratch / "num_steps=5" / "metrics.jsonl"
+    metrics = job._workdir / "metrics.jsonl"
 
     def handle(number, frame):
         again.append(job.checkpoint())
@@ -356,6 +356,24 @@ def test_results_come_back_from_scratch_when_the_time_is_over(monkeypatch, tmp_p
     assert again[0].function() == 0
     assert "from step 4" in fake.log(5)
     assert (job.directory / "result.json").exists()
+
+
+def test_scratch_holds_no_run_of_another_sweep(monkeypatch, tmp_path):
+    fake, scratch = Fake(monkeypatch, tmp_path, "2"), tmp_path / "scratch"
+    assert fake.job(2, scratch)() == 0
+    fake.folder = tmp_path / "other"
+    assert fake.job(2, scratch)() == 0
+    assert "from step 0" in fake.log(2)
+    assert len(list(scratch.iterdir())) == 2
+
+
+def test_a_run_that_was_removed_begins_anew_in_scratch(monkeypatch, tmp_path):
+    fake, scratch = Fake(monkeypatch, tmp_path, "2"), tmp_path / "scratch"
+    job = fake.job(2, scratch)
+    assert job() == 0
+    shutil.rmtree(job.directory)
+    assert fake.job(2, scratch)() == 0
+    assert fake.log(2).count("from step 0") == 2
 
 
 def test_a_scheduler_s_signal_is_a_wish_to_end():
@@ -682,6 +700,20 @@ MUTANTS = [
         "copy_whole(self.directory, self._workdir)",
         "pass",
         test_results_come_back_from_scratch_when_the_time_is_over,
+    ),
+    mutant(
+        "sweeps share a scratch folder",
+        JOBS,
+        "scratch / _own_name(directory)",
+        "scratch / directory.name",
+        test_scratch_holds_no_run_of_another_sweep,
+    ),
+    mutant(
+        "scratch is never emptied",
+        JOBS,
+        "shutil.rmtree(self._workdir)",
+        "pass",
+        test_a_run_that_was_removed_begins_anew_in_scratch,
     ),
     mutant(
         "a scheduler's signal kills a run",

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -37,7 +38,7 @@ class Job:
     ):
         self._made_of = tuple(command), directory, scratch, dict(environment or {})
         self.directory, self.log = directory, log_of(directory)
-        self._workdir = scratch / directory.name if scratch else directory
+        self._workdir = scratch / _own_name(directory) if scratch else directory
         self._child: subprocess.Popen | None = None
         self._is_stopped = False
 
@@ -51,8 +52,7 @@ class Job:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             _lock(log, self.directory)
-            if self._workdir != self.directory and self.directory.exists():
-                copy_whole(self.directory, self._workdir)
+            self._bring_here()
             if self._is_stopped:
                 return -1
             with subprocess.Popen(
@@ -88,6 +88,15 @@ class Job:
                 os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
             self._bring_back()
         return submitit.helpers.DelayedSubmission(Job(*self._made_of))
+
+    def _bring_here(self) -> None:
+        """Makes scratch what the run directory is, or nothing."""
+        if self._workdir == self.directory:
+            return
+        if self.directory.exists():
+            copy_whole(self.directory, self._workdir)
+        elif self._workdir.exists():
+            shutil.rmtree(self._workdir)
 
     def _bring_back(self) -> None:
         if self._workdir != self.directory and self._workdir.exists():
@@ -201,6 +210,12 @@ def submit(
     except (RuntimeError, ValueError, NameError, TypeError) as error:
         text = " ".join(str(error).split())[:300]
         raise UserError(f"--executor={cluster}: {text}") from error
+
+
+def _own_name(directory: Path) -> str:
+    """Of a directory in scratch, where points of other sweeps have the same name."""
+    whole = str(directory.resolve())
+    return f"{directory.name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def _lock(log, directory: Path) -> None:
