@@ -376,6 +376,38 @@ def test_a_run_that_was_removed_begins_anew_in_scratch(monkeypatch, tmp_path):
     assert fake.log(2).count("from step 0") == 2
 
 
+def half_a_copytree(source, target):
+    target.mkdir()
+    raise KeyboardInterrupt
+
+
+def half_an_rmtree(path, ignore_errors):
+    if path.exists():
+        (path / "metrics.jsonl").unlink()
+        raise KeyboardInterrupt
+
+
+CUTS = [("copytree", half_a_copytree, 3), ("rmtree", half_an_rmtree, 6)]
+
+
+@pytest.mark.parametrize("function, half, left", CUTS)
+def test_a_copy_that_was_cut_off_leaves_a_whole_run(
+    function, half, left, monkeypatch, tmp_path
+):
+    """Six steps are copied over three of the same run."""
+    fake, source = Fake(monkeypatch, tmp_path, "2"), tmp_path / "source"
+    job = fake.job(2)
+    for folder, count in ((job.directory, 3), (source, 6)):
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text("{}\n" * count)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, function, half)
+        with pytest.raises(KeyboardInterrupt):
+            jobs.copy_whole(source, job.directory)
+    assert job() == 0
+    assert f"from step {left}" in fake.log(2)
+
+
 def test_a_scheduler_s_signal_is_a_wish_to_end():
     before = signal.signal(signal.SIGUSR2, lambda *_: None)  # by itself it kills
     try:
@@ -707,6 +739,22 @@ MUTANTS = [
         "scratch / _own_name(directory)",
         "scratch / directory.name",
         test_scratch_holds_no_run_of_another_sweep,
+    ),
+    mutant(
+        "a copy that was cut off is forgotten",
+        JOBS,
+        "            settle(self.directory)\n",
+        "",
+        test_a_copy_that_was_cut_off_leaves_a_whole_run,
+        **dict(zip(("function", "half", "left"), CUTS[1], strict=True)),
+    ),
+    mutant(
+        "half a copy is taken for a whole one",
+        JOBS,
+        'target.name + ".part"',
+        'target.name + ".new"',
+        test_a_copy_that_was_cut_off_leaves_a_whole_run,
+        **dict(zip(("function", "half", "left"), CUTS[0], strict=True)),
     ),
     mutant(
         "scratch is never emptied",

@@ -52,6 +52,7 @@ class Job:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             _lock(log, self.directory)
+            settle(self.directory)
             self._bring_here()
             if self._is_stopped:
                 return -1
@@ -121,12 +122,20 @@ def is_running(directory: Path) -> bool:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copies a directory; at any moment the target, or `<target>.new`, is whole."""
-    fresh = target.with_name(target.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(source, fresh)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    """Copies a directory; at any moment the target is whole, or `<target>.new` is."""
+    settle(target)
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    part.rename(_new(target))
+    settle(target)
+
+
+def settle(target: Path) -> None:
+    """Ends a `copy_whole` that was cut off: `<target>.new`, if there, is whole."""
+    if _new(target).exists():
+        shutil.rmtree(target, ignore_errors=True)
+        _new(target).rename(target)
 
 
 def run_here(
@@ -210,6 +219,10 @@ def submit(
     except (RuntimeError, ValueError, NameError, TypeError) as error:
         text = " ".join(str(error).split())[:300]
         raise UserError(f"--executor={cluster}: {text}") from error
+
+
+def _new(target: Path) -> Path:
+    return target.with_name(target.name + ".new")
 
 
 def _own_name(directory: Path) -> str:
