@@ -77,7 +77,8 @@ def main(argv: list[str]) -> None:
         )
     if planned and not values.dry_run:
         _run(values, planned, folder)
-        _finish(values, folder, name)
+        if values.executor != "slurm":
+            _finish(folder, name, {point.name for point in planned})
 
 
 def _refuse_others(planned: list[points.Point]) -> None:
@@ -128,17 +129,17 @@ def _run(values: flags.FlagValues, planned: list, folder: Path) -> None:
             job.wait()
 
 
-def _finish(values: flags.FlagValues, folder: Path, name: str) -> None:
+def _finish(folder: Path, name: str, ran: set[str]) -> None:
     """Tells how the points ended.
 
     Raises:
-      UserError: some failed.
+      UserError: some of those that ran are not done.
     """
-    rows = _show(folder, name)
-    failed = [row.name for row in rows if row.state == "failed"]
-    if failed:
+    rows = [row for row in _show(folder, name) if row.name in ran]
+    left = [f"{row.name} {row.state}" for row in rows if row.state != "done"]
+    if left:
         raise UserError(
-            f"{len(failed)} of {len(rows)} points failed: {', '.join(failed)}"
+            f"{len(left)} of {len(rows)} points not done: {', '.join(left)}"
             f" ({folder}/<point>.log)"
         )
 

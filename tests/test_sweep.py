@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+import submitit
 from rich.console import Console
 
 from configs.sweeps import base
@@ -210,7 +211,7 @@ def test_the_command_of_a_point_is_read_back_to_the_same_fields(monkeypatch):
 def test_a_failing_point_stops_no_other_and_shows(monkeypatch, tmp_path, capsys):
     fake = Fake(monkeypatch, tmp_path, "3, 1, 2")
     fake.broken.touch()
-    with pytest.raises(UserError, match="1 of 3 points failed: num_steps=3"):
+    with pytest.raises(UserError, match="1 of 3 points not done: num_steps=3 failed"):
         fake.run()
     assert fake.states() == {
         "num_steps=3": "failed",
@@ -267,7 +268,7 @@ def test_a_point_that_is_made_longer_goes_on(monkeypatch, tmp_path):
     point = fake.point(2)
     workdir.claim(point.directory, fields.nest(point.values))
     fake.run()
-    with pytest.raises(UserError, match="num_steps=2"):  # the script ends at step 10
+    with pytest.raises(UserError, match="1 of 1 points not done"):  # it ends at step 10
         fake.run("--config.train.num_steps=20")
     assert "from step 10" in fake.log(2)
 
@@ -434,8 +435,48 @@ def test_a_sweep_is_an_array_of_a_cluster_s_jobs(monkeypatch, tmp_path):
     text = script.read_text()
     for line in ("array=0-2%2", "exclude=n3,n7", "time=90", "partition=gpu"):
         assert f"#SBATCH --{line}\n" in text
+    (first,) = fake.folder.glob("submitit/12_0_submitted.pkl")
+    assert submitit.core.utils.DelayedSubmission.load(first)._timeout_countdown > 1000
     with pytest.raises(UserError, match="no_such"):
         fake.run("--executor=slurm", "--options=slurm_no_such=1")
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout_min": 600}])
+def test_a_job_of_this_machine_has_the_time_that_it_needs(
+    options, monkeypatch, tmp_path
+):
+    seen, job = [], Fake(monkeypatch, tmp_path).job(2)
+
+    def start(timeout_min, **given):
+        seen.append(timeout_min)
+        return SimpleNamespace(pid=1, poll=lambda: 0)
+
+    monkeypatch.setattr(submitit.local.local, "start_controller", start)
+    where = {"folder": tmp_path / "jobs", "cluster": "local", "parallel": 1}
+    jobs.submit([job], **where, options=options)
+    assert seen == [options.get("timeout_min", 10**6)]
+
+
+def test_what_slurm_has_queued_and_what_was_not_named_is_not_told_as_failed(
+    monkeypatch, tmp_path
+):
+    fake, queued = Fake(monkeypatch, tmp_path), SimpleNamespace(job_id="12")
+    fake.broken.touch()
+    with pytest.raises(UserError, match="1 of 2 points not done: num_steps=3 failed"):
+        fake.run()
+    monkeypatch.setattr(jobs, "submit", lambda *_, **options: [queued])
+    fake.run("--executor=slurm")
+    (fake.folder / "num_steps=2" / "result.json").unlink()
+    fake.run("--points=*=2")
+    assert fake.states() == {"num_steps=2": "done", "num_steps=3": "failed"}
+
+
+def test_a_sweep_whose_points_are_not_done_says_so(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path)
+    monkeypatch.setattr(jobs, "run_here", lambda *_: None)
+    said = "^2 of 2 points not done: num_steps=2 waiting, num_steps=3 waiting"
+    with pytest.raises(UserError, match=said):
+        fake.run()
 
 
 def test_submitit_runs_a_point(monkeypatch, tmp_path):
@@ -773,9 +814,47 @@ MUTANTS = [
     mutant(
         "nodes to avoid are forgotten",
         JOBS,
-        "**more, **options",
-        "**options",
+        "{**more, **options}",
+        "options",
         test_a_sweep_is_an_array_of_a_cluster_s_jobs,
+    ),
+    mutant(
+        "a job is queued again three times",
+        JOBS,
+        "cluster=cluster, **limit",
+        "cluster=cluster",
+        test_a_sweep_is_an_array_of_a_cluster_s_jobs,
+    ),
+    mutant(
+        "a job of this machine has two minutes",
+        JOBS,
+        'more["timeout_min"] = UNLIMITED',
+        "pass",
+        test_a_job_of_this_machine_has_the_time_that_it_needs,
+        options={},
+    ),
+    mutant(
+        "what slurm has queued is told as failed",
+        "experiments.sweep",
+        'if values.executor != "slurm":\n            _finish',
+        "if True:\n            _finish",
+        test_what_slurm_has_queued_and_what_was_not_named_is_not_told_as_failed,
+        UserError,
+    ),
+    mutant(
+        "points that were not named are waited for",
+        "experiments.sweep",
+        " if row.name in ran]",
+        "]",
+        test_what_slurm_has_queued_and_what_was_not_named_is_not_told_as_failed,
+        UserError,
+    ),
+    mutant(
+        "only points that failed are told at the end",
+        "experiments.sweep",
+        'row.state != "done"',
+        'row.state == "failed"',
+        test_a_sweep_whose_points_are_not_done_says_so,
     ),
     mutant(
         "the points that run together are counted as one",

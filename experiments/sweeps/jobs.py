@@ -15,6 +15,7 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.run.interrupt import Interrupt
 
+UNLIMITED = 10**6  # times that a job is queued again, minutes that a local one has
 TRIES = 20  # a tenth of a second each: a look at a log holds its lock for a moment
 DEVICE_SHARE = 0.9  # of a GPU's memory, what several points on it have together
 
@@ -209,10 +210,13 @@ def submit(
             f"--executor={cluster}: needs submitit, pip install -e '.[run,slurm]'"
         ) from error
     more = {"slurm_exclude": ",".join(exclude)} if exclude else {}
+    if cluster == "local":
+        more["timeout_min"] = UNLIMITED
     try:
-        executor = submitit.AutoExecutor(folder, cluster=cluster)
+        limit = {f"{cluster}_max_num_timeout": UNLIMITED}
+        executor = submitit.AutoExecutor(folder, cluster=cluster, **limit)
         executor.update_parameters(
-            name="sweep", slurm_array_parallelism=parallel, **more, **options
+            name="sweep", slurm_array_parallelism=parallel, **{**more, **options}
         )
         with executor.batch():
             return [executor.submit(job) for job in jobs]
