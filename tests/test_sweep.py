@@ -296,6 +296,42 @@ def test_what_stopped_early_is_done_where_it_would_stop_again(
     assert [row.state for row in status.look(tmp_path)] == [state]
 
 
+INTERRUPTED = "error: interrupted at step 4, saved"
+NOT_FINITE = "error: step 2: loss not finite"
+
+
+@pytest.mark.parametrize(
+    "tries, state, why",
+    [
+        ([[INTERRUPTED, "exit code 2"], ["exit code -9"]], "failed", "exit code -9"),
+        ([[NOT_FINITE, "exit code 1"], ["exit code -9"]], "failed", "exit code -9"),
+        ([[INTERRUPTED], ["exit code -9"]], "failed", "exit code -9"),
+        ([["exit code -9"], [INTERRUPTED, "exit code 2"]], "stopped", ""),
+        ([[NOT_FINITE, "exit code 1"], []], "stopped", ""),
+        ([[NOT_FINITE]], "failed", NOT_FINITE),
+    ],
+)
+def test_how_a_point_ended_is_what_its_last_try_says(tries, state, why, tmp_path):
+    values = {"train.num_steps": 10, "train.patience": 0}
+    point = points.Point("a", tmp_path / "a", values, PRIMARY, [])
+    status.claim(tmp_path, [point], None)
+    lines = [line for each in tries for line in (jobs.BEGUN, *each)]
+    (tmp_path / "a.log").write_text("\n".join(lines) + "\n")
+    (row,) = status.look(tmp_path)
+    assert (row.state, row.why) == (state, why)
+
+
+def test_a_scratch_that_cannot_be_made_fails_its_point(monkeypatch, tmp_path):
+    fake, scratch = Fake(monkeypatch, tmp_path, "2"), tmp_path / "scratch"
+    scratch.touch()
+    fake.run()  # there is something to copy
+    (fake.folder / "num_steps=2" / "result.json").unlink()
+    with pytest.raises(UserError, match="not done: num_steps=2 failed"):
+        fake.run(f"--scratch={scratch}")
+    (row,) = status.look(fake.folder)
+    assert row.why.startswith("error: [Errno")
+
+
 def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_path):
     fake = Fake(monkeypatch, tmp_path, "5, 2")
     metrics = fake.folder / "num_steps=5" / "metrics.jsonl"
@@ -744,6 +780,23 @@ MUTANTS = [
         num_steps=20,
         patience=2,
         state="waiting",
+    ),
+    mutant(
+        "how a point ended is what an earlier try says",
+        STATUS,
+        "in last.splitlines()",
+        "in log.splitlines()",
+        test_how_a_point_ended_is_what_its_last_try_says,
+        tries=[[INTERRUPTED, "exit code 2"], ["exit code -9"]],
+        state="failed",
+        why="exit code -9",
+    ),
+    mutant(
+        "a job that could not run says nothing",
+        JOBS,
+        """log.write(f"error: {' '.join(str(error).split())}\\n".encode())""",
+        "pass",
+        test_a_scratch_that_cannot_be_made_fails_its_point,
     ),
     mutant(
         "a signal ends the sweep without its points",

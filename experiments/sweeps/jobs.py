@@ -10,11 +10,12 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from experiments.errors import UserError
 from experiments.run.interrupt import Interrupt
 
+BEGUN = "== begun"  # the line of a log with which a try begins
 UNLIMITED = 10**6  # times that a job is queued again, minutes that a local one has
 TRIES = 20  # a tenth of a second each: a look at a log holds its lock for a moment
 DEVICE_SHARE = 0.9  # of a GPU's memory, what several points on it have together
@@ -23,8 +24,9 @@ DEVICE_SHARE = 0.9  # of a GPU's memory, what several points on it have together
 class Job:
     """One point, trained or resumed in a process of its own.
 
-    What it prints goes to `<directory>.log`, whose last line is then its exit code. The
-    process holds the log's lock, as long as it lives, whatever becomes of its parent.
+    What it prints goes to `<directory>.log`, after a line BEGUN; the last line is then
+    its exit code, or the error that kept it from one. The process holds the log's lock,
+    as long as it lives, whatever becomes of its parent.
 
     With `scratch`, a folder of the machine that it runs on, it trains there, and the
     run directory is copied there before and back whenever the process ends.
@@ -48,26 +50,37 @@ class Job:
 
         Raises:
           UserError: another process trains this point.
+          OSError: it cannot be copied to scratch or back, or not be started.
         """
-        command, _, _, environment = self._made_of
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             _lock(log, self.directory)
-            settle(self.directory)
-            self._bring_here()
-            if self._is_stopped:
-                return -1
-            with subprocess.Popen(
-                [*command, f"--workdir={self._workdir}"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-            ) as self._child:
-                code = self._child.wait()
-            self._bring_back()
+            log.write(f"{BEGUN}\n".encode())
+            log.flush()
+            try:
+                code = self._run(log)
+            except OSError as error:
+                log.write(f"error: {' '.join(str(error).split())}\n".encode())
+                raise
             end = "stopped" if self._is_stopped else f"exit code {code}"
             log.write(f"{end}\n".encode())
+        return code
+
+    def _run(self, log: IO[bytes]) -> int:
+        command, _, _, environment = self._made_of
+        settle(self.directory)
+        self._bring_here()
+        if self._is_stopped:
+            return -1
+        with subprocess.Popen(
+            [*command, f"--workdir={self._workdir}"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+        ) as self._child:
+            code = self._child.wait()
+        self._bring_back()
         return code
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ from experiments.errors import UserError
 from experiments.run.files import read_json, write_json
 from experiments.run.logs import read_rows
 from experiments.run.meter import duration
-from experiments.sweeps.jobs import is_running, log_of
+from experiments.sweeps.jobs import BEGUN, is_running, log_of
 from experiments.sweeps.points import Point
 
 FILE = "sweep.json"
@@ -136,9 +136,10 @@ def _result(directory: Path) -> dict | None:
 
 def _ended(log: str) -> tuple[str, str]:
     """(state, why) of a point whose process is gone."""
-    lines = [line for line in log.splitlines() if line.strip()]
-    if not lines or not lines[-1].startswith("exit code"):
+    last = log.rpartition(f"{BEGUN}\n")[2]  # a log is of all tries
+    lines = [line for line in last.splitlines() if line.strip()]
+    if not lines or not lines[-1].startswith(("exit code", "error: ")):
         return "stopped", ""  # by its sweep, or with it
-    said = [line for line in lines[-20:-1] if line.startswith("error: ")]
+    said = [line for line in lines[-20:] if line.startswith("error: ")]
     why = said[-1] if said else lines[-1]
     return ("stopped", "") if "error: interrupted" in why else ("failed", why)
