@@ -94,7 +94,6 @@ def _estimate(values: flags.FlagValues, planned: list, hours: float | None) -> N
     # submitit's local executor starts all at once.
     parallel = len(planned) if values.executor == "local" else values.parallel
     found, have = estimate.in_child({p.name: p.values for p in planned})
-    say(estimate.told(found, parallel, is_shared=is_shared))
     estimate.refuse_if_too_much(
         found,
         have_bytes=have,
@@ -102,6 +101,7 @@ def _estimate(values: flags.FlagValues, planned: list, hours: float | None) -> N
         parallel=parallel,
         is_shared=is_shared,
     )
+    say(estimate.told(found, parallel, is_shared=is_shared))
 
 
 def _run(values: flags.FlagValues, planned: list, folder: Path) -> None:

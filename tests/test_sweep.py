@@ -649,6 +649,16 @@ def test_a_step_is_compiled_and_timed():
     assert 0 < found.seconds < 60 * config.train.num_steps
 
 
+def test_a_step_that_does_not_fit_is_not_run(monkeypatch):
+    monkeypatch.setattr(estimate, "memory_bytes", lambda: 1000)
+    found = SimpleNamespace(train_data=None)  # it has no state to run with
+    sizes = {"argument": 500, "output": 300, "alias": 200, "temp": 600}
+    sizes = {f"{name}_size_in_bytes": size for name, size in sizes.items()}
+    step = SimpleNamespace(memory_analysis=lambda: SimpleNamespace(**sizes))
+    lowered = SimpleNamespace(compile=lambda: step)
+    assert estimate._measured(found, lowered) == (1200, 0.0)
+
+
 # The commit
 
 
@@ -952,6 +962,14 @@ MUTANTS = [
         'REALS.sub("", lowered.as_text())',
         "lowered.as_text()",
         test_programs_that_differ_in_real_constants_are_measured_once,
+    ),
+    mutant(
+        "a step that does not fit is run",
+        ESTIMATE,
+        "if nbytes > memory_bytes():",
+        "if False:",
+        test_a_step_that_does_not_fit_is_not_run,
+        AttributeError,
     ),
     mutant(
         "changed files are run as the commit",

@@ -113,7 +113,10 @@ def _alone(points: Mapping[str, Values]) -> tuple[dict[str, Cost], int]:
 
 
 def _measured(experiment: Experiment, lowered: jax.stages.Lowered) -> tuple[int, float]:
-    """(bytes, seconds a step) of a dispatch, compiled, warmed up and timed."""
+    """(bytes, seconds a step) of a dispatch, compiled, warmed up and timed.
+
+    One that needs more bytes than the device has is not run: it takes no time.
+    """
     step = lowered.compile()
     memory = step.memory_analysis()
     nbytes = (
@@ -122,6 +125,8 @@ def _measured(experiment: Experiment, lowered: jax.stages.Lowered) -> tuple[int,
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes
     )
+    if nbytes > memory_bytes():
+        return nbytes, 0.0
     data = jax.device_put(experiment.train_data)
     state, _ = jax.block_until_ready(step(experiment.init_state(), data))
     start = time.monotonic()
