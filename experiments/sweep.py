@@ -52,6 +52,7 @@ def define(values: flags.FlagValues) -> None:
 def main(argv: list[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # the devices are for the points
     values = cli.parse(argv, define, points.fields_of)
+    _refuse_idle(values)
     name = Path(values.config).stem
     folder = Path(values.workdir or f"runs/{name}")
     if values.status:
@@ -79,6 +80,22 @@ def main(argv: list[str]) -> None:
         _run(values, planned, folder)
         if values.executor != "slurm":
             _finish(folder, name, {point.name for point in planned})
+
+
+def _refuse_idle(values: flags.FlagValues) -> None:
+    """Refuses flags that would do nothing, and options that are none."""
+    _options(values.options)
+    for name, executors in (("exclude", ("slurm",)), ("options", ("slurm", "local"))):
+        if values[name].value and values.executor not in executors:
+            raise UserError(
+                f"--{name}={','.join(values[name].value)}: needs --executor="
+                f"{' or '.join(executors)}, not {values.executor}"
+            )
+    if values.hours is not None and not values.estimate:
+        raise UserError(
+            f"--hours={values.hours:g}: needs the estimate, must be without"
+            " --noestimate"
+        )
 
 
 def _refuse_others(planned: list[points.Point]) -> None:

@@ -528,6 +528,25 @@ def test_without_a_cluster_it_is_said(monkeypatch, tmp_path):
         Fake(monkeypatch, tmp_path).run("--executor=slurm")
 
 
+IDLE = [
+    (("--exclude=n3,n7",), "--exclude=n3,n7: needs --executor=slurm, not here"),
+    (("--exclude=n3", "--executor=local"), "needs --executor=slurm, not local"),
+    (("--options=a=1",), "--options=a=1: needs --executor=slurm or local, not here"),
+    (("--options=timeout_min",), "--options=timeout_min: must be name=value"),
+    (("--hours=3",), "--hours=3: needs the estimate, must be without --noestimate"),
+]
+
+
+@pytest.mark.parametrize("arguments, said", IDLE)
+def test_flags_that_would_do_nothing_are_refused(
+    arguments, said, monkeypatch, tmp_path
+):
+    fake = Fake(monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=said):
+        fake.run(*arguments)
+    assert not fake.folder.exists()
+
+
 def test_a_dry_run_tells_the_commands_and_makes_nothing(monkeypatch, tmp_path, capsys):
     fake = Fake(monkeypatch, tmp_path)
     fake.run("--dry_run", "--config.loss.weight=0.07")
@@ -895,6 +914,16 @@ MUTANTS = [
         "pass",
         test_a_job_of_this_machine_has_the_time_that_it_needs,
         options={},
+    ),
+    mutant(
+        "nodes to avoid are ignored here",
+        "experiments.sweep",
+        "    _refuse_idle(values)\n",
+        "",
+        test_flags_that_would_do_nothing_are_refused,
+        pytest.fail.Exception,
+        arguments=IDLE[0][0],
+        said=IDLE[0][1],
     ),
     mutant(
         "what slurm has queued is told as failed",
