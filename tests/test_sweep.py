@@ -239,10 +239,10 @@ def test_only_the_points_that_were_named_are_trained(monkeypatch, tmp_path, caps
         "num_steps=2": "done",
         "num_steps=12": "done",
     }
-    with pytest.raises(
-        UserError, match="--points=x: must match one of num_steps=4, num"
-    ):
-        fake.run("--points=x")
+    for names, said in (("x", "x"), ("*=2,x", "x"), ("", "")):
+        said = f"^--points={said}: must match one of num_steps=4, num"
+        with pytest.raises(UserError, match=said):
+            fake.run(f"--points={names}")
 
 
 def test_a_point_of_another_config_is_refused_and_not_told_as_done(
@@ -753,6 +753,14 @@ MUTANTS = [
         "if p.name in todo]",
         'if rows[p.name] not in ("done", "running")]',
         test_only_the_points_that_were_named_are_trained,
+    ),
+    mutant(
+        "a pattern that matches nothing is ignored",
+        POINTS,
+        "if not matching:",
+        "if not matching and not found:",
+        test_only_the_points_that_were_named_are_trained,
+        pytest.fail.Exception,
     ),
     mutant(
         "a value loses its last digits on the way to its run",

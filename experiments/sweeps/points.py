@@ -1,9 +1,9 @@
 """The points of a sweep: each resolved, none the same run as another."""
 
+import fnmatch
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,14 +80,14 @@ def named(points: Sequence[Point], patterns: Sequence[str]) -> set[str]:
     """The names of the points that match one of the patterns, as a shell does.
 
     Raises:
-      UserError: none does.
+      UserError: no pattern, or one that no point matches.
     """
-    names = [point.name for point in points]
-    found = {name for name in names if any(fnmatch(name, p) for p in patterns)}
-    if not found:
-        raise UserError(
-            f"--points={','.join(patterns)}: must match one of {', '.join(names)}"
-        )
+    names, found = [point.name for point in points], set()
+    for pattern in patterns or [""]:
+        matching = fnmatch.filter(names, pattern)
+        if not matching:
+            raise UserError(f"--points={pattern}: must match one of {', '.join(names)}")
+        found.update(matching)
     return found
 
 
