@@ -714,10 +714,10 @@ def test_a_job_looks_at_the_commit_itself(monkeypatch):
 
 def test_a_sweep_goes_on_at_its_own_commit_alone(tmp_path):
     status.claim(tmp_path, [], "abc")
-    status.claim(tmp_path, [], "abc")
-    with pytest.raises(UserError, match="begun at commit abc, here is def"):
-        status.claim(tmp_path, [], "def")
-    status.claim(tmp_path, [], None)  # --allow_changes
+    for commit in ("abc", None):  # --allow_changes
+        status.claim(tmp_path, [], commit)
+        with pytest.raises(UserError, match="begun at commit abc, here is def"):
+            status.claim(tmp_path, [], "def")
 
 
 def test_without_a_sweep_there_is_nothing_to_tell(tmp_path):
@@ -1028,6 +1028,13 @@ MUTANTS = [
         STATUS,
         "begun != commit",
         "not begun",
+        test_a_sweep_goes_on_at_its_own_commit_alone,
+    ),
+    mutant(
+        "the commit is forgotten where code was changed once",
+        STATUS,
+        '"commit": begun or commit',
+        '"commit": commit',
         test_a_sweep_goes_on_at_its_own_commit_alone,
     ),
 ]

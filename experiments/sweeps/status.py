@@ -37,13 +37,12 @@ def claim(folder: Path, points: Sequence[Point], commit: str | None) -> None:
       UserError: it was begun at another commit.
     """
     path = folder / FILE
-    if path.exists():
-        begun = _read(path)["commit"]
-        if None not in (begun, commit) and begun != commit:
-            raise UserError(
-                f"{folder}: was begun at commit {begun}, here is {commit} (check that"
-                " out, choose another --workdir, or --allow_changes)"
-            )
+    begun = _read(path)["commit"] if path.exists() else None
+    if None not in (begun, commit) and begun != commit:
+        raise UserError(
+            f"{folder}: was begun at commit {begun}, here is {commit} (check that"
+            " out, choose another --workdir, or --allow_changes)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     of_points = {
         point.name: {
@@ -54,7 +53,7 @@ def claim(folder: Path, points: Sequence[Point], commit: str | None) -> None:
         }
         for point in points
     }
-    write_json(path, {"commit": commit, "points": of_points})
+    write_json(path, {"commit": begun or commit, "points": of_points})
 
 
 def look(folder: Path) -> list[Row]:
