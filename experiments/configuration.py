@@ -17,6 +17,9 @@ from experiments.schema import Spec, Values
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False}
 BOOLEANS |= {"no": False}
+# What a config file may raise.
+BROKEN = (ValueError, ImportError, SyntaxError, NameError, TypeError)
+BROKEN = (*BROKEN, AttributeError, LookupError)
 LONGEST_NAME = 120  # of a run's folder, without its seed
 
 
@@ -27,7 +30,13 @@ def load(path_and_presets: str) -> dict[str, Any]:
       UserError: no such config or preset, or a config that does not load.
     """
     path, _, presets = path_and_presets.partition(":")
-    return fields.flatten(made_by(path, "get_config", presets))
+    given = made_by(path, "get_config", presets)
+    if not isinstance(given, Mapping | ConfigDict):
+        raise UserError(
+            f"--config={path}: get_config must return a ConfigDict, not"
+            f" {type(given).__name__}"
+        )
+    return fields.flatten(given)
 
 
 def made_by(path: str, maker: str, *arguments: str) -> Any:
@@ -51,9 +60,10 @@ def made_by(path: str, maker: str, *arguments: str) -> Any:
                 f"--config={path}: has no {maker}, must be another of configs/*.py"
             )
         return getattr(module, maker)(*arguments)
-    except (ValueError, ImportError, SyntaxError, NameError, TypeError) as error:
+    except BROKEN as error:
         written = ":".join(filter(None, (path, *arguments)))
-        raise UserError(f"--config={written}: {error}") from error
+        said = repr(error) if isinstance(error, LookupError) else str(error)
+        raise UserError(f"--config={written}: {' '.join(said.split())}") from error
 
 
 def overridden(given: Values, texts: Mapping[str, str]) -> ConfigDict:

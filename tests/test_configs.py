@@ -13,7 +13,7 @@ import pytest
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from configs import base
-from experiments import fields
+from experiments import configuration, fields
 from experiments.build import build, make_experiment, resolve
 from experiments.errors import UserError
 from experiments.schema import everything, schema
@@ -332,9 +332,47 @@ def never_read(field, instead):
     )
 
 
+BROKEN = [
+    ("    config = {}", "get_config must return a ConfigDict, not NoneType"),
+    ("    return {}['b']", "KeyError('b')"),
+    ("    return ConfigDict().trian", "'trian'"),
+]
+
+
+@pytest.mark.parametrize("body, said", BROKEN)
+def test_a_config_file_that_does_not_work_is_refused_in_a_sentence(
+    body, said, tmp_path
+):
+    head = "from ml_collections import ConfigDict\ndef get_config(presets):\n"
+    (tmp_path / "toy.py").write_text(f"{head}{body}\n")
+    with pytest.raises(UserError) as caught:
+        configuration.load(str(tmp_path / "toy.py"))
+    assert "toy.py: " in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 MUTANTS = [
     never_read("energy.width", 8),
     never_read("train.learning_rate", 1e-4),
     never_read("energy.spectral_norm", False),
     never_read("sampler.num_steps", 3),
+    Mutant(
+        "configs",
+        "a config may be nothing",
+        "experiments.configuration",
+        one("isinstance(given, Mapping | ConfigDict)", "True"),
+        test_a_config_file_that_does_not_work_is_refused_in_a_sentence,
+        {"body": BROKEN[0][0], "said": BROKEN[0][1]},
+        AttributeError,
+    ),
+    Mutant(
+        "configs",
+        "a key that a config lacks is a traceback",
+        "experiments.configuration",
+        one("AttributeError, LookupError)", "AttributeError)"),
+        test_a_config_file_that_does_not_work_is_refused_in_a_sentence,
+        {"body": BROKEN[1][0], "said": BROKEN[1][1]},
+        KeyError,
+    ),
 ]

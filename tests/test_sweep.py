@@ -170,6 +170,30 @@ def test_a_point_that_cannot_work_is_refused_by_its_name(point, said, monkeypatc
         plan({"a": point}, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    "returned, said",
+    [
+        ("None", "get_sweep must return a Sweep, with points"),
+        ("Sweep('a.py', {})", "get_sweep must return a Sweep, with points"),
+        ("Sweep('a.py', {'b': None})", r"b=None: must be {group\.field: value}"),
+        ("Sweep('a.py', {'b': {}}, None)", "shared=None: must be {group"),
+        ("Sweep('a.py', {'b': {}}, seeds='5')", "seeds='5': must be a whole number"),
+        ("Sweep('a.py', {'b': {}}, seeds=0)", "seeds=0: must be a whole number, at"),
+        ("Sweep('a.py', {'b': {}}, hours='1')", "hours='1': must be a number, or No"),
+        ("Sweep(None, {'b': {}})", "base=None: must be a config"),
+        ("{}['b']", r"KeyError\('b'\)"),
+    ],
+)
+def test_a_file_that_gives_no_sweep_is_refused_in_a_sentence(returned, said, tmp_path):
+    file = tmp_path / "toy.py"
+    file.write_text(
+        "from configs.sweeps.base import Sweep\n"
+        f"def get_sweep():\n    return {returned}\n"
+    )
+    with pytest.raises(UserError, match=f"toy.py: {said}"):
+        points.load(str(file))
+
+
 def test_a_name_that_is_no_folder_is_refused(monkeypatch):
     with pytest.raises(UserError, match="the name of a point must do"):
         plan({"../a": {}}, monkeypatch)
@@ -746,6 +770,16 @@ MUTANTS = [
         "repr(point.command)",
         test_two_points_that_resolve_to_the_same_run_are_refused,
         second={"sampler.num_steps": 10},
+    ),
+    mutant(
+        "a point may be anything",
+        POINTS,
+        "isinstance(value, Mapping)",
+        "True",
+        test_a_file_that_gives_no_sweep_is_refused_in_a_sentence,
+        returned="Sweep('a.py', {'b': None})",
+        said="b=None",
+        error=pytest.fail.Exception,
     ),
     mutant(
         "points that were not named are trained too",

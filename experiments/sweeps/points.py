@@ -3,7 +3,7 @@
 import fnmatch
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,11 +34,14 @@ def load(path: str) -> Sweep:
     """
     sweep = configuration.made_by(path, "get_sweep")
     is_sweep = isinstance(sweep, Sweep) and isinstance(sweep.points, Mapping)
-    if not is_sweep or not sweep.points or sweep.seeds < 1:
+    if not is_sweep or not sweep.points:
         raise UserError(
             f"--config={path}: get_sweep must return a Sweep, with points"
-            " {name: {group.field: value}} and seeds"
+            " {name: {group.field: value}}"
         )
+    for name, value, is_right, allowed in _looked_at(sweep):
+        if not is_right:
+            raise UserError(f"--config={path}: {name}={value!r}: must be {allowed}")
     return sweep
 
 
@@ -89,6 +92,17 @@ def named(points: Sequence[Point], patterns: Sequence[str]) -> set[str]:
             raise UserError(f"--points={pattern}: must match one of {', '.join(names)}")
         found.update(matching)
     return found
+
+
+def _looked_at(sweep: Sweep) -> Iterator[tuple[str, Any, bool, str]]:
+    """(name, value, whether it is of its type, what is allowed) of what a sweep has."""
+    for name, value in (*sweep.points.items(), ("shared", sweep.shared)):
+        yield name, value, isinstance(value, Mapping), "{group.field: value}"
+    base, seeds, hours = sweep.base, sweep.seeds, sweep.hours
+    yield "base", base, isinstance(base, str), "a config, configs/name.py:preset,.."
+    is_count = isinstance(seeds, int) and seeds >= 1
+    yield "seeds", seeds, is_count, "a whole number, at least 1"
+    yield "hours", hours, isinstance(hours, int | float | None), "a number, or None"
 
 
 def _point(name, point, sweep, folder, overrides, flags) -> Point:
