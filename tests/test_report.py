@@ -275,7 +275,7 @@ def test_a_band_is_the_interval_over_runs_and_of_one_run_its_own(tmp_path):
 
 def drawn(chart: Chart) -> tuple[str, dict[str, float], dict[str, float]]:
     """(SVG, {label of a tick: its place} of x, and of y)."""
-    svg = curves.svg(chart, [series.name for series in chart.series])
+    svg = curves.svg(chart, {s.name: n for n, s in enumerate(chart.series)})
     of_x = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">(.*?)<', svg)
     of_y = re.findall(r'<text x="43" y="([\d.]+)" text-anchor="end">(.*?)<', svg)
     x = {text: float(at) for at, text in of_x}

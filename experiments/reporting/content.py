@@ -57,6 +57,7 @@ class Page(NamedTuple):
     title: str
     names: list[str]  # of the groups: the n-th has the n-th colour everywhere
     sections: list[Section]
+    places: dict[str, int]  # {group or one of its runs: n}
     again: float | None = None  # seconds until the page is to be read again
 
 
@@ -64,11 +65,13 @@ def page(runs: Sequence[Run], studies: Sequence[Section] = ()) -> Page:
     """All sections. `studies`: those of other commands, after the curves."""
     groups = reading.grouped(runs)
     names = [group.name for group in groups]
+    of_runs = {r.name: n for n, group in enumerate(groups) for r in group.runs}
     sections = [
         configs(groups), final(groups), curves(groups), *studies, resources(groups)
     ]  # fmt: skip
-    return Page(", ".join(names) if len(names) < 4 else f"{len(names)} configs", names,
-                sections)  # fmt: skip
+    title = ", ".join(names) if len(names) < 4 else f"{len(names)} configs"
+    places = of_runs | {name: n for n, name in enumerate(names)}
+    return Page(title, names, sections, places)
 
 
 def configs(groups: Sequence[Group]) -> Section:

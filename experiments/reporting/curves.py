@@ -1,6 +1,6 @@
 """Charts as SVG that stands in a page: drawn in its colours, told by its titles."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -23,14 +23,14 @@ class Axis(NamedTuple):
     ticks: list[float]
 
 
-def svg(chart: Chart, names: Sequence[str]) -> str:
-    """A chart; the series of `names[n]` has the classes `sn` (which hides it), `cn`."""
+def svg(chart: Chart, places: Mapping[str, int]) -> str:
+    """A chart; a series at the place n has the classes `sn` (which hides it), `cn`."""
     x, y = _axes(chart)
     title = escape(chart.title)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">']
     parts += _frame(x, y, chart.x)
     for series in chart.series:
-        index = names.index(series.name)
+        index = places[series.name]
         parts.append(f'<g class="s{index} c{index % 8}{" again" * (index >= 8)}">')
         parts += _drawn(_thinned(series, MOST_POINTS), x, y)
         parts += _points(_thinned(series, MOST_TITLES), x, y, chart.x)

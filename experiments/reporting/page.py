@@ -1,7 +1,7 @@
 """The facts of a page as Markdown, and as HTML that needs no other file."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def html(page: Page) -> str:
     body.append(_legend(page.names))
     for section in page.sections:
         body.append(f"<section><h2>{escape(section.title)}</h2>")
-        body += _blocks(section.blocks, page.names)
+        body += _blocks(section.blocks, page.places)
         body.append("</section>")
     body.append(f"</main><script>{SCRIPT}</script></body></html>\n")
     return "\n".join([*head, *body])
@@ -59,7 +59,9 @@ def _legend(names: list[str]) -> str:
     return f'<div class="legend" role="group" aria-label="curves">{boxes}</div>'
 
 
-def _blocks(blocks: Iterable[str | Grid | Chart], names: list[str]) -> Iterable[str]:
+def _blocks(
+    blocks: Iterable[str | Grid | Chart], places: Mapping[str, int]
+) -> Iterable[str]:
     """HTML of blocks; charts that follow each other stand side by side."""
     is_open = False
     for block in blocks:
@@ -69,26 +71,26 @@ def _blocks(blocks: Iterable[str | Grid | Chart], names: list[str]) -> Iterable[
         if isinstance(block, str):
             yield f"<p>{_text(block)}</p>"
         elif isinstance(block, Grid):
-            yield _table(block, names)
+            yield _table(block, places)
         else:
-            numbers = _table(samples(block)._replace(title=""), names)
+            numbers = _table(samples(block)._replace(title=""), places)
             yield (
                 f"<figure><figcaption>{escape(block.title)}</figcaption>"
-                f'{svg(block, names)}<output aria-live="off"></output>'
+                f'{svg(block, places)}<output aria-live="off"></output>'
                 f"<details><summary>numbers</summary>{numbers}</details></figure>"
             )
     if is_open:
         yield "</div>"
 
 
-def _table(grid: Grid, names: list[str]) -> str:
+def _table(grid: Grid, places: Mapping[str, int]) -> str:
     """A table that scrolls inside its own box; configs have their colour."""
     title = escape(grid.title)
     caption = f"<caption>{title}</caption>" if title and not grid.is_folded else ""
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in grid.columns)
     rows = []
     for label, *cells in grid.rows:
-        mark = _swatch(names.index(label)) if label in names else ""
+        mark = _swatch(places[label]) if label in places else ""
         row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{mark}{escape(label)}</th>{row}</tr>')
     head, body = f"<thead><tr>{heads}</tr></thead>", f"<tbody>{''.join(rows)}</tbody>"
