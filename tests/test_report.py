@@ -445,6 +445,22 @@ def test_a_run_is_watched_in_place_until_it_ends(tmp_path, monkeypatch):
     assert not written.exists()
 
 
+@pytest.mark.parametrize("text", ["{", '{"runs": {"run": {"splits": {"val": 1}}}}'])
+def test_a_page_that_cannot_be_written_ends_no_training(tmp_path, capsys, text):
+    run = write_run(tmp_path, "run", {}, is_finished=False)
+    (tmp_path / "compute.json").write_text(text)
+    look = watch.Watch(run, 1e-9)
+    look()
+    look()
+    look.finish()
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("report.html is not written, the run goes on: ") == 1
+    assert not (run / "report.html").exists()
+    (tmp_path / "compute.json").unlink()
+    look()
+    assert (run / "report.html").exists()
+
+
 def test_each_phase_is_traced_once_and_the_page_is_there_at_the_end(
     tmp_path, monkeypatch
 ):
@@ -803,8 +819,25 @@ MUTANTS = [
         "watch",
         "a finished page is read again",
         "experiments.reporting.watch",
-        one("self._write(None)", "self._write(self._seconds)"),
+        one("self._try(None)", "self._try(self._seconds)"),
         test_a_run_is_watched_in_place_until_it_ends,
+    ),
+    Mutant(
+        "watch",
+        "a page that cannot be written ends the training",
+        "experiments.reporting.watch",
+        one("except Exception", "except AttributeError"),
+        test_a_page_that_cannot_be_written_ends_no_training,
+        {"text": "{"},
+        error=UserError,
+    ),
+    Mutant(
+        "watch",
+        "what is wrong is said at every line",
+        "experiments.reporting.watch",
+        one("self._is_said = True", "pass"),
+        test_a_page_that_cannot_be_written_ends_no_training,
+        {"text": "{"},
     ),
     Mutant(
         "watch",
