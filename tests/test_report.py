@@ -180,6 +180,14 @@ def test_many_seeds_in_many_directories_are_one_config(tmp_path):
         told(*paths, again)
 
 
+def test_a_run_that_is_trained_on_is_not_finished(tmp_path):
+    rows = [{"step": step, NAME: 1.0 / step} for step in (40, 50)]
+    run = write_run(tmp_path, "run", {0: 7.0}, rows=rows, train__num_steps=80)
+    page_ = told(run)
+    assert "run is not finished: step 50 of 80" in page.markdown(page_)
+    assert grids(page_)[f"{NAME}, per element, low is better"].rows[0][-1] == "0.02"
+
+
 OTHERS = [
     {"better": "high"},
     {"unit": "share"},
@@ -691,6 +699,13 @@ MUTANTS = [
             ),
             ("the task", 'LAW = ("task", "data")', "LAW = ()", {"task__n": 5}),
         )
+    ),
+    Mutant(
+        "report",
+        "an earlier result passes for that of a run that goes on",
+        RUNS,
+        one('< rows[-1]["step"]', '< 0 * rows[-1]["step"]'),
+        test_a_run_that_is_trained_on_is_not_finished,
     ),
     Mutant(
         "report",

@@ -25,7 +25,7 @@ class Run(NamedTuple):
     path: Path
     values: dict[str, Any]  # every field of its config
     record: dict[str, Any]  # of config.json, beside the config
-    result: dict[str, Any] | None  # None: not finished
+    result: dict[str, Any] | None  # None: not finished, or trained on since
     rows: list[dict[str, float]]
 
     @property
@@ -122,14 +122,16 @@ def read(path: Path) -> Run:
     if not (path / "config.json").exists():
         raise UserError(f"{path}: is not a run directory, it has no config.json")
     record = read_json(path / "config.json")
-    result = None
+    result, rows = None, read_rows(path)
     if (path / "result.json").exists():
         result = read_json(path / "result.json")
+    if result and rows and result.get("step", 0) < rows[-1]["step"]:
+        result = None  # of before it was trained on
     try:
         values = flatten(record.pop("config"))
     except (KeyError, AttributeError) as error:
         raise UserError(f"{path / 'config.json'}: holds no config") from error
-    return Run(path.resolve().name, path, values, record, result, read_rows(path))
+    return Run(path.resolve().name, path, values, record, result, rows)
 
 
 def read_json(path: Path) -> dict:
