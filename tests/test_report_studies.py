@@ -4,11 +4,16 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+from scipy import stats
+
 from experiments.reporting import curves, page
+from experiments.score import verdict
 from tests.mutants import Mutant, one
+from tests.test_judge import ENERGY, RIGHT
 from tests.test_report import charts, told, write_run
 
-CONTENT = "experiments.reporting.content"
+CONTENT, STUDIES = (f"experiments.reporting.{n}" for n in ("content", "studies"))
 
 
 def of_compute(**changes) -> dict:
@@ -63,6 +68,18 @@ def test_the_seeds_of_a_config_have_its_colour_and_its_box(tmp_path):
     assert "e-seed2" in page.html(page_)
 
 
+def test_a_share_right_has_the_interval_over_its_seeds(tmp_path):
+    seeds = [verdict.judged(ENERGY, right) for right in (RIGHT, ~RIGHT, RIGHT)]
+    shares = [RIGHT.mean(), 1 - RIGHT.mean(), RIGHT.mean()]
+    run = write_run(tmp_path, "run", dict.fromkeys(range(3), 1.0))
+    splits = {"val": verdict.merged(seeds)}
+    write(tmp_path, "judge", {"run": of_judge(seeds=[0, 1, 2], splits=splits)})
+    (chart,) = [c for c in charts(told(run)) if "share right" in c.title]
+    bounds = stats.ttest_1samp(shares, 0.0).confidence_interval(0.95)
+    found = chart.series[0].low[0], chart.series[0].high[0]
+    np.testing.assert_allclose(found, bounds)
+
+
 MUTANTS = [
     Mutant(
         "report",
@@ -71,5 +88,12 @@ MUTANTS = [
         one("of_runs | {name", "{name"),
         test_the_seeds_of_a_config_have_its_colour_and_its_box,
         error=KeyError,
+    ),
+    Mutant(
+        "report",
+        "normal quantiles over seeds of a share right",
+        STUDIES,
+        one('value["count"] if "each" in value else 1', "1"),
+        test_a_share_right_has_the_interval_over_its_seeds,
     ),
 ]

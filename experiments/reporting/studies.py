@@ -7,6 +7,7 @@ from experiments import compute, diagnose, judge
 from experiments.errors import UserError
 from experiments.reporting.content import Chart, Section, Series, of_table
 from experiments.reporting.runs import Run, read_json
+from experiments.score import statistics
 
 KINDS = {"compute.json": "steps", "judge.json": "best"}  # what a split of each holds
 Studies = dict[str, dict[str, dict]]  # {kind: {run: what its command wrote}}
@@ -113,9 +114,11 @@ def _work(judged: Mapping[str, dict]) -> list[Chart]:
 
 
 def _with_half(value: Mapping) -> dict:
+    """{mean, half}: 95 % over seeds (t), or over the rows of one."""
     nothing = float("nan")
     mean = nothing if value["mean"] is None else value["mean"]
-    return {"mean": mean, "half": 1.96 * (value["stderr"] or 0.0)}
+    width = statistics.quantile(value["count"] if "each" in value else 1)
+    return {"mean": mean, "half": width * (value["stderr"] or 0.0)}
 
 
 def _by_metric(found: Mapping[str, dict]) -> dict[str, dict[str, dict]]:
