@@ -281,6 +281,14 @@ def test_a_band_is_the_interval_over_runs_and_of_one_run_its_own(tmp_path):
     np.testing.assert_allclose(alone.high, [9.0, np.nan, 10 + 0.98])
 
 
+def test_a_curve_stays_where_many_lines_follow_its_last_point(tmp_path):
+    rows = [{"step": s, "train/loss": 1.0} for s in range(1, 121)]
+    rows[0][NAME] = 0.5
+    run = write_run(tmp_path, "run", {}, is_finished=False, rows=rows)
+    first = charts(told(run))[0]
+    assert (first.title, first.series[0].x) == (f"{NAME}, per element", [1])
+
+
 def drawn(chart: Chart) -> tuple[str, dict[str, float], dict[str, float]]:
     """(SVG, {label of a tick: its place} of x, and of y)."""
     svg = curves.svg(chart, {s.name: n for n, s in enumerate(chart.series)})
@@ -768,6 +776,13 @@ MUTANTS = [
         ),
         test_a_band_is_the_interval_over_runs_and_of_one_run_its_own,
         error=KeyError,
+    ),
+    Mutant(
+        "report",
+        "curves of what is in the last lines alone",
+        CONTENT,
+        one("for row in run.rows for key", "for row in run.rows[-50:] for key"),
+        test_a_curve_stays_where_many_lines_follow_its_last_point,
     ),
     Mutant(
         "report",

@@ -189,7 +189,7 @@ def _all_figures(groups: Sequence[Group]) -> list[Grid]:
 def curves(groups: Sequence[Group]) -> Section:
     """A chart a metric and definition, the primary ones first."""
     logged = dict.fromkeys(
-        key for g in groups for run in g.runs for row in run.rows[-50:] for key in row
+        key for g in groups for run in g.runs for row in run.rows for key in row
     )
     scored = [name for g in groups for run in g.runs for name in run.metrics]
     names = [group.primary for group in groups] + scored
