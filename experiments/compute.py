@@ -131,14 +131,15 @@ def final_tables(runs: dict[str, dict]) -> list[Table]:
                 {
                     f"{REFERENCE} steps": _with_half(few),
                     f"{most} steps": _with_half(last),
-                    "ratio": f"{last['mean'] / few['mean']:.3g}"
+                    f"{most} / {REFERENCE} steps": f"{last['mean'] / few['mean']:.3g}"
                     if few["mean"]
                     else "-",
-                    "moved": f"{by_steps[most]['displacement']['mean']:.2g}",
+                    f"moved in {most}": f"{by_steps[most]['displacement']['mean']:.2g}",
                     f"best of {best['restarts']}": f"{best['value']['mean']:.3g}",
                 }
             )
-    columns = {name: [of_run.get(name, "-") for of_run in cells] for name in cells[0]}
+    names = dict.fromkeys(name for of_run in cells for name in of_run)
+    columns = {name: [of_run.get(name, "-") for of_run in cells] for name in names}
     return tables(f"{_label(runs)}, against compute", labels, columns)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from experiments import compute
 from experiments.reporting import curves, page
 from experiments.score import verdict
 from tests.mutants import Mutant, one
@@ -68,6 +69,25 @@ def test_the_seeds_of_a_config_have_its_colour_and_its_box(tmp_path):
     assert "e-seed2" in page.html(page_)
 
 
+def test_runs_of_other_steps_have_columns_of_their_own():
+    value = {"mean": 0.5, "half": 0.1}
+    more = {"mean": 1.5, "half": 0.1}
+    runs = {"a": of_compute(), "b": of_compute()}
+    (split,) = runs["b"]["splits"].values()
+    split["steps"].append({"steps": 9, "value": more, "displacement": value})
+    split["restarts"] = [{"restarts": 4, "value": more}]
+    columns = {
+        column.header: [*column.cells]
+        for table in compute.final_tables(runs)
+        for column in table.columns
+    }
+    assert columns["5 steps"] == ["0.5 +- 0.1"] * 2
+    assert columns["9 steps"] == ["-", "1.5 +- 0.1"]
+    assert (columns["5 / 5 steps"], columns["9 / 5 steps"]) == (["1", "-"], ["-", "3"])
+    assert columns["moved in 9"] == ["-", "0.5"]
+    assert (columns["best of 1"], columns["best of 4"]) == (["0.5", "-"], ["-", "1.5"])
+
+
 def test_a_share_right_has_the_interval_over_its_seeds(tmp_path):
     seeds = [verdict.judged(ENERGY, right) for right in (RIGHT, ~RIGHT, RIGHT)]
     shares = [RIGHT.mean(), 1 - RIGHT.mean(), RIGHT.mean()]
@@ -87,6 +107,14 @@ MUTANTS = [
         CONTENT,
         one("of_runs | {name", "{name"),
         test_the_seeds_of_a_config_have_its_colour_and_its_box,
+        error=KeyError,
+    ),
+    Mutant(
+        "report",
+        "columns of the first run alone",
+        "experiments.compute",
+        one("for of_run in cells for name", "for of_run in cells[:1] for name"),
+        test_runs_of_other_steps_have_columns_of_their_own,
         error=KeyError,
     ),
     Mutant(
