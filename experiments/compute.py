@@ -36,7 +36,9 @@ def score_run(
     restarts: tuple[int, ...],
     num_examples: int,
 ) -> dict:
-    """Every seed of a run: {metric, unit, num_steps, step, seeds, splits: `_merged`}.
+    """Every seed of a run: {metric, unit, num_steps, step, seeds, config, splits}.
+
+    Of each split `_merged`, of the config `workdir.lasting`.
 
     The metric is the primary one, if it is one of rows, or the task's first.
     """
@@ -67,6 +69,7 @@ def score_run(
         "num_steps": how.num_steps,
         "step": model.step,
         "seeds": seeds,
+        "config": workdir.lasting(model.config),
         "splits": {
             split: _merged([score(split, of_seed) for of_seed in params])
             for split in model.experiment.task.splits

@@ -8,8 +8,9 @@ of any of them: the last two differ by the verifier's error. AUROC is the chance
 wrong answer ranks behind a right one, of the same x and of any. A row of work is the
 rounds of the network that one answer takes, levels times rounds; a gradient counts
 three. With --work each run gets as many answers as so many rounds pay for, ranking
-included; of several runs each is set beside the first, paired over seeds. Tasks with a
-metric of 0 and 1 alone. Writes a figure, and all numbers in a JSON beside it.
+included; of several runs each of the first's task and data is set beside it, paired
+over seeds. Tasks with a metric of 0 and 1 alone. Writes a figure, and all numbers in a
+JSON beside it.
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ from rich.table import Table
 from experiments import cli, figures
 from experiments.build import Experiment
 from experiments.errors import UserError
+from experiments.reporting.runs import LAW
 from experiments.run import workdir
 from experiments.run.files import write_json
 from experiments.run.logs import say, track
@@ -41,7 +43,9 @@ def score_run(
     work: int = 0,
     splits: tuple[str, ...] = (),
 ) -> dict:
-    """Every seed of a run: {metric, step, seeds, splits: {split: `verdict.merged`}}.
+    """Every seed of a run: {metric, step, seeds, config, splits}.
+
+    Of each split `verdict.merged`, of the config `workdir.lasting`.
 
     Raises:
       UserError: not a run, a task without a metric of 0 and 1 or without such a split,
@@ -67,6 +71,7 @@ def score_run(
         "metric": row_metric(model.experiment.task),
         "step": model.step,
         "seeds": seeds,
+        "config": workdir.lasting(model.config),
         "splits": verdict.merged(of_seeds),
     }
 
@@ -147,10 +152,11 @@ def final_tables(runs: dict[str, dict]) -> list[Table]:
 
 
 def _beside_table(runs: dict[str, dict], metric: str) -> list[Table]:
-    """Each other run beside the first; nothing where no seeds pair."""
+    """Each other run of its task beside the first; nothing where no seeds pair."""
     first, labels, pairs = next(iter(runs)), [], []
+    alike = {name: run for name, run in runs.items() if _are_alike(run, runs[first])}
     for split in runs[first]["splits"]:
-        for name, pair in verdict.beside(runs, split).items():
+        for name, pair in verdict.beside(alike, split).items():
             if pair is not None:
                 labels.append(f"{name}, {split}")
                 pairs.append(pair)
@@ -167,6 +173,16 @@ def _beside_table(runs: dict[str, dict], metric: str) -> list[Table]:
         for pair, holm in zip(pairs, corrected, strict=True)
     ]
     return tables(f"{metric}, first of R, beside {first}", labels, _columns(cells))
+
+
+def _are_alike(run: dict, first: dict) -> bool:
+    """Whether both have one metric, task and data, as far as their files say it."""
+    laws = [
+        {k: v for k, v in of["config"].items() if k.partition(".")[0] in LAW}
+        for of in (run, first)
+        if "config" in of  # an earlier version's has none
+    ]
+    return run["metric"] == first["metric"] and all(law == laws[0] for law in laws)
 
 
 def _columns(cells: list[dict[str, str]]) -> dict[str, list[str]]:

@@ -125,6 +125,33 @@ def test_runs_stand_beside_the_first_in_pairs_of_seeds():
     assert judge._beside_table({"a": runs["a"]}, "boards") == []
 
 
+def test_runs_of_another_task_or_data_are_in_no_pair():
+    entry = {"first": {"mean": 0.5, "each": [0.4, 0.6, 0.8]}}
+    run = {
+        "metric": "boards",
+        "seeds": [1, 2, 3],
+        "splits": {"hard": {"best": [entry]}},
+    }
+
+    def of(**fields):
+        config = {name.replace("__", "."): value for name, value in fields.items()}
+        return run | {"config": config}
+
+    first = of(task__n=4, data__file=None, train__rate=1)
+    others = {
+        "other task": of(task__n=5, data__file=None, train__rate=1),
+        "other data": of(task__n=4, data__file="x", train__rate=1),
+        "other rate": of(task__n=4, data__file=None, train__rate=2),
+        "other metric": first | {"metric": "cells"},
+        "of an earlier version": run,
+    }
+    (table,) = judge._beside_table({"first": first} | others, "boards")
+    assert [*table.columns[0].cells] == [
+        "other rate, hard",
+        "of an earlier version, hard",
+    ]
+
+
 def test_a_split_that_there_is_not_is_one_sentence(monkeypatch):
     experiment = build(tiny.get_config("sudoku"))
     monkeypatch.setattr(
@@ -141,11 +168,12 @@ def test_an_energy_without_rounds_is_one_sentence():
 
 
 def test_every_seed_is_read_from_the_checkpoint_that_is_asked_for(monkeypatch):
-    experiment, loaded = build(tiny.get_config("sudoku", train__num_seeds=2)), []
+    config, loaded = tiny.get_config("sudoku", train__num_seeds=2), []
+    experiment = build(config)
 
     def load(directory, checkpoint="last", seed=None):
         loaded.append((checkpoint, seed))
-        return Trained(experiment, None, None, 7, seed)
+        return Trained(experiment, config, None, 7, seed)
 
     monkeypatch.setattr(judge.trained, "load", load)
     monkeypatch.setattr(judge, "_answers", lambda models, *_: [m.seed for m in models])
@@ -153,6 +181,8 @@ def test_every_seed_is_read_from_the_checkpoint_that_is_asked_for(monkeypatch):
     found = judge.score_run(Path("run"), **options, checkpoint="best")
     assert loaded == [("best", None), ("best", 0), ("best", 1)]
     assert (found["step"], found["splits"]) == (7, 0.5)
+    assert found["config"]["task.name"] == "sudoku"
+    assert "eval.num_examples" not in found["config"]  # it may change on resuming
 
 
 def test_tables_and_pictures_hold_every_run_and_split():
@@ -190,6 +220,13 @@ MUTANTS = [
         one("if restarts > 1 else 0", "if restarts > 99 else 0"),
         test_equal_work_counts_the_ranking_too,
         {"presets": "smoke", "work": 29, "count": 2},
+    ),
+    Mutant(
+        "judge",
+        "runs of other tasks in one pair",
+        "experiments.judge",
+        one("if _are_alike(run, runs[first])", "if True"),
+        test_runs_of_another_task_or_data_are_in_no_pair,
     ),
     Mutant(
         "judge",

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy import stats
 
 from experiments import compute
@@ -12,7 +13,7 @@ from experiments.reporting import curves, page
 from experiments.score import verdict
 from tests.mutants import Mutant, one
 from tests.test_judge import ENERGY, RIGHT
-from tests.test_report import charts, told, write_run
+from tests.test_report import charts, grids, told, write_run
 
 CONTENT, STUDIES = (f"experiments.reporting.{n}" for n in ("content", "studies"))
 
@@ -88,6 +89,36 @@ def test_runs_of_other_steps_have_columns_of_their_own():
     assert (columns["best of 1"], columns["best of 4"]) == (["0.5", "-"], ["-", "1.5"])
 
 
+@pytest.mark.parametrize("other", [{"task__n": 5}, {"version": 2}])
+def test_figures_of_other_definitions_share_no_chart_and_no_table(tmp_path, other):
+    paths = [
+        write_run(tmp_path, name, {0: 1.0}, **of)
+        for name, of in (("a", {}), ("b", {"train__rate": 2}), ("c", other))
+    ]
+    write(tmp_path, "compute", {name: of_compute() for name in "cab"})
+    write(tmp_path, "judge", {name: of_judge(unit="-") for name in "cab"})
+    page_ = told(*paths)
+    names = [{s.name for s in c.series} for c in charts(page_) if c.log_x]
+    assert names == [{"a", "b"}] * 2 + [{"c"}] * 2 + [{"a", "b"}, {"c"}]
+    found = grids(page_)
+    (key, value), *_ = other.items()
+    field, before = key.replace("__", "."), {"task__n": 4, "version": 1}[key]
+    for title in ("err, -, against compute", "err, share right"):
+        rows = [found[f"{title}, {field}={n}"].rows for n in (before, value)]
+        assert [[row[0] for row in of] for of in rows] == [
+            ["a, val", "b, val"],
+            ["c, val"],
+        ]
+
+
+def test_figures_of_other_numbers_of_rows_share_no_chart(tmp_path):
+    paths = [write_run(tmp_path, n, {0: 1.0}, train__rate=n) for n in ("a", "b")]
+    written = [write(path, "compute", {path.name: of_compute()}) for path in paths]
+    written[1].write_text(written[1].read_text().replace(": 64", ": 32"))
+    titles = [chart.title for chart in charts(told(*paths)) if chart.log_x]
+    assert titles == [f"val/err, -, rows={n}" for n in (64, 64, 32, 32)]
+
+
 def test_a_share_right_has_the_interval_over_its_seeds(tmp_path):
     seeds = [verdict.judged(ENERGY, right) for right in (RIGHT, ~RIGHT, RIGHT)]
     shares = [RIGHT.mean(), 1 - RIGHT.mean(), RIGHT.mean()]
@@ -116,6 +147,32 @@ MUTANTS = [
         one("for of_run in cells for name", "for of_run in cells[:1] for name"),
         test_runs_of_other_steps_have_columns_of_their_own,
         error=KeyError,
+    ),
+    *(
+        Mutant(
+            "report",
+            f"studies of another {says} in one chart",
+            STUDIES,
+            one(old, new),
+            test,
+            arguments,
+        )
+        for says, old, new, test, arguments in (
+            (
+                "task",
+                "setdefault(definition, [])",
+                "setdefault((), [])",
+                test_figures_of_other_definitions_share_no_chart_and_no_table,
+                {"other": {"task__n": 5}},
+            ),
+            (
+                "number of rows",
+                'rows=of["rows"]',
+                "rows=1",
+                test_figures_of_other_numbers_of_rows_share_no_chart,
+                {},
+            ),
+        )
     ),
     Mutant(
         "report",

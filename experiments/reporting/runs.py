@@ -56,19 +56,24 @@ class Run(NamedTuple):
     def num_seeds(self) -> int:
         return self.values.get("train.num_seeds", 1)
 
-    def definition(self, name: str, *, running: bool = False) -> Definition:
+    def definition(
+        self, name: str, *, running: bool = False, rows: int | None = None
+    ) -> Definition:
         """What must be the same where two figures of a name stand side by side.
 
         Args:
           name: logged.
           running: as it is scored during training, on fewer rows.
+          rows: as another command scored it, on so many.
         """
         found = dict(self.metrics.get(name, {}))
-        if found:
+        if rows is not None:
+            found["rows"] = rows
+        elif found:
             is_final = self.result and not running
             found["rows"] = self.result.get("num_examples") if is_final else None
-            rows = "num_examples" if is_final else "num_examples_running"
-            found["rows"] = found["rows"] or self.values.get(f"eval.{rows}")
+            field = "num_examples" if is_final else "num_examples_running"
+            found["rows"] = found["rows"] or self.values.get(f"eval.{field}")
         read = LAW if name != "train/loss" else (*LAW, "objectives", "loss")
         found |= {k: v for k, v in self.values.items() if k.partition(".")[0] in read}
         return tuple((key, _hashable(found[key])) for key in sorted(found))
@@ -212,7 +217,7 @@ def alike(
     return [*found.items()]
 
 
-def apart(found: Sequence[tuple[Definition, list[Group]]]) -> list[str]:
+def apart(found: Sequence[tuple[Definition, list[Group] | list[Run]]]) -> list[str]:
     """What tells each of several definitions from the others, `` of one.
 
     `key=value, ..`, or whose it is where that would be long.

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from rich.table import Table
+
 from experiments import compute, diagnose, judge
 from experiments.errors import UserError
-from experiments.reporting.content import Chart, Section, Series, of_table
-from experiments.reporting.runs import Run, read_json
+from experiments.reporting.content import Chart, Grid, Section, Series, of_table
+from experiments.reporting.runs import Definition, Run, apart, read_json
 from experiments.score import statistics
 
 KINDS = {"compute.json": "steps", "judge.json": "best"}  # what a split of each holds
@@ -22,9 +24,14 @@ def sections(runs: Sequence[Run], given: Iterable[Path] = ()) -> list[Section]:
     found = _found(runs, given)
     paths = ",".join(str(run.path) for run in runs)
     work, judged = found["steps"], found["best"]
-    blocks = [*_stale(runs, work), *_compute(work), *_stale(runs, judged)]
-    if judged:
-        blocks += [*_work(judged), *map(of_table, judge.final_tables(judged))]
+    blocks = _stale(runs, work)
+    for metric, mark, same in _alike(runs, work):
+        blocks += _compute(_joined(metric, mark), same)
+        blocks += _grids(compute.final_tables(same), mark)
+    blocks += _stale(runs, judged)
+    for metric, mark, same in _alike(runs, judged):
+        blocks += _work(_joined(metric, mark), same)
+        blocks += _grids(judge.final_tables(same), mark)
     missing = [name for name, kind in KINDS.items() if not found[kind]]
     blocks += [
         f"`python -m experiments.{name.removesuffix('.json')} --runs={paths}` makes"
@@ -42,14 +49,17 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> Studies:
     beside = [folder / name for folder in folders for name in KINDS]
     found: Studies = {kind: {} for kind in KINDS.values()}
     for path in (*(path for path in beside if path.exists()), *given):
-        of_runs = read_json(path).get("runs")
+        study = read_json(path)
+        of_runs, rows = study.get("runs"), study.get("num_examples")
         kind = _kind(of_runs)
         if kind is None:
             raise UserError(
                 f"{path}: is no study, must be the .json of experiments.compute or"
                 " experiments.judge"
             )
-        found[kind] |= {name: of for name, of in of_runs.items() if name in names}
+        found[kind] |= {
+            name: of | {"rows": rows} for name, of in of_runs.items() if name in names
+        }
     return found
 
 
@@ -71,22 +81,45 @@ def _stale(runs: Sequence[Run], found: Mapping[str, dict]) -> list[str]:
     ]
 
 
-def _compute(work: Mapping[str, dict]) -> list:
-    """A chart a split and axis; the runs of another metric or unit in their own."""
-    blocks = []
+def _alike(
+    runs: Sequence[Run], found: Mapping[str, dict]
+) -> Iterable[tuple[str, str, dict[str, dict]]]:
+    """(`metric, unit`, what tells it from others, its runs) of each definition."""
+    metrics: dict[str, dict[Definition, list[Run]]] = {}
+    for run in runs:
+        if run.name in found:
+            of = found[run.name]
+            name = f"{next(iter(of['splits']))}/{of['metric']}"
+            definition = run.definition(name, rows=of["rows"])
+            metric = _joined(of["metric"], of.get("unit"))
+            metrics.setdefault(metric, {}).setdefault(definition, []).append(run)
+    for metric, definitions in metrics.items():
+        marks = apart([*definitions.items()])
+        for same, mark in zip(definitions.values(), marks, strict=True):
+            yield metric, mark, {run.name: found[run.name] for run in same}
+
+
+def _joined(*parts: str | None) -> str:
+    return ", ".join(filter(None, parts))
+
+
+def _grids(tables: Iterable[Table], mark: str) -> list[Grid]:
+    return [of_table(t)._replace(title=_joined(t.title, mark)) for t in tables]
+
+
+def _compute(title: str, same: Mapping[str, dict]) -> list[Chart]:
+    """A chart a split and axis."""
     axes = {"steps": "descent steps a level", "restarts": "restarts R"}
-    for metric, same in _by_metric(work).items():
-        splits = dict.fromkeys(split for of in same.values() for split in of["splits"])
-        for split in splits:
-            for kind, label in axes.items():
-                series = [
-                    _series(name, of["splits"][split][kind], kind)
-                    for name, of in same.items()
-                    if split in of["splits"]
-                ]
-                blocks.append(Chart(f"{split}/{metric}", label, series, log_x=True))
-        blocks += [of_table(table) for table in compute.final_tables(same)]
-    return blocks
+    charts = []
+    for split in dict.fromkeys(split for of in same.values() for split in of["splits"]):
+        for kind, label in axes.items():
+            series = [
+                _series(name, of["splits"][split][kind], kind)
+                for name, of in same.items()
+                if split in of["splits"]
+            ]
+            charts.append(Chart(f"{split}/{title}", label, series, log_x=True))
+    return charts
 
 
 def _series(name: str, entries: list[dict], kind: str) -> Series:
@@ -96,20 +129,19 @@ def _series(name: str, entries: list[dict], kind: str) -> Series:
     return Series(name, [entry[kind] for entry in entries], mean, low, high)
 
 
-def _work(judged: Mapping[str, dict]) -> list[Chart]:
+def _work(title: str, same: Mapping[str, dict]) -> list[Chart]:
     """The share right against the number of answers to choose from, by energy."""
     charts = []
-    for metric, same in _by_metric(judged).items():
-        for split in dict.fromkeys(s for of in same.values() for s in of["splits"]):
-            series = []
-            for name, of in same.items():
-                entries = [
-                    {"restarts": entry["restarts"], "value": _with_half(entry["first"])}
-                    for entry in of["splits"].get(split, {"best": []})["best"]
-                ]
-                series.append(_series(name, entries, "restarts"))
-            title = f"{split}/{metric}, share right of the answer of least energy"
-            charts.append(Chart(title, "answers to choose from", series, log_x=True))
+    for split in dict.fromkeys(s for of in same.values() for s in of["splits"]):
+        series = []
+        for name, of in same.items():
+            entries = [
+                {"restarts": entry["restarts"], "value": _with_half(entry["first"])}
+                for entry in of["splits"].get(split, {"best": []})["best"]
+            ]
+            series.append(_series(name, entries, "restarts"))
+        text = f"{split}/{title}, share right of the answer of least energy"
+        charts.append(Chart(text, "answers to choose from", series, log_x=True))
     return charts
 
 
@@ -119,15 +151,6 @@ def _with_half(value: Mapping) -> dict:
     mean = nothing if value["mean"] is None else value["mean"]
     width = statistics.quantile(value["count"] if "each" in value else 1)
     return {"mean": mean, "half": width * (value["stderr"] or 0.0)}
-
-
-def _by_metric(found: Mapping[str, dict]) -> dict[str, dict[str, dict]]:
-    """{`metric, unit`: the runs that it is the metric of}."""
-    groups: dict[str, dict[str, dict]] = {}
-    for name, of in found.items():
-        metric = ", ".join(filter(None, (of["metric"], of.get("unit"))))
-        groups.setdefault(metric, {})[name] = of
-    return groups
 
 
 def _diagnosis(runs: Sequence[Run]) -> Section:

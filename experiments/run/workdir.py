@@ -142,6 +142,13 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(f"{path}: does not fit this version, {error}") from error
 
 
+def lasting(config: ConfigDict) -> dict[str, Any]:
+    """The fields that stay when a run is resumed: they tell it from another run."""
+    values = flatten(config)
+    free = free_fields(values)
+    return {name: value for name, value in values.items() if name not in free}
+
+
 def provenance() -> dict[str, Any]:
     """Versions, commit and device, for the record."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
