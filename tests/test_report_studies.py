@@ -119,6 +119,17 @@ def test_figures_of_other_numbers_of_rows_share_no_chart(tmp_path):
     assert titles == [f"val/err, -, rows={n}" for n in (64, 64, 32, 32)]
 
 
+def test_figures_of_another_run_of_the_same_name_are_left_out(tmp_path):
+    run = write_run(tmp_path, "run", {0: 1.0}, task__sides=[1, 2])
+    own = {"seed": 0, "task.n": 4, "task.sides": (1, 2), "field.of.before": 1}
+    path = write(tmp_path, "compute", {"run": of_compute(config=own)})
+    assert [c.title for c in charts(told(run)) if c.log_x] == ["val/err, -"] * 2
+    write(tmp_path, "compute", {"run": of_compute(config=own | {"seed": 1})})
+    page_ = told(run)
+    assert not [chart for chart in charts(page_) if chart.log_x]
+    assert f"{path} tells of another run with the name run." in page.markdown(page_)
+
+
 def test_a_share_right_has_the_interval_over_its_seeds(tmp_path):
     seeds = [verdict.judged(ENERGY, right) for right in (RIGHT, ~RIGHT, RIGHT)]
     shares = [RIGHT.mean(), 1 - RIGHT.mean(), RIGHT.mean()]
@@ -173,6 +184,13 @@ MUTANTS = [
                 {},
             ),
         )
+    ),
+    Mutant(
+        "report",
+        "a run is what has its name",
+        STUDIES,
+        one('if by_name[name].has(of.get("config", {}))', "if True"),
+        test_figures_of_another_run_of_the_same_name_are_left_out,
     ),
     Mutant(
         "report",

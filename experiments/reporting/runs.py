@@ -56,6 +56,11 @@ class Run(NamedTuple):
     def num_seeds(self) -> int:
         return self.values.get("train.num_seeds", 1)
 
+    def has(self, config: Mapping[str, Any]) -> bool:
+        """Whether {field: value} of another file are its own, where it has them."""
+        own = self.values
+        return all(_hashable(own.get(k, v)) == _hashable(v) for k, v in config.items())
+
     def definition(
         self, name: str, *, running: bool = False, rows: int | None = None
     ) -> Definition:

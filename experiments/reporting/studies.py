@@ -21,10 +21,10 @@ def sections(runs: Sequence[Run], given: Iterable[Path] = ()) -> list[Section]:
     Raises:
       UserError: a file that is given, or lies with a run, is none of these.
     """
-    found = _found(runs, given)
+    found, strangers = _found(runs, given)
     paths = ",".join(str(run.path) for run in runs)
     work, judged = found["steps"], found["best"]
-    blocks = _stale(runs, work)
+    blocks = [*strangers, *_stale(runs, work)]
     for metric, mark, same in _alike(runs, work):
         blocks += _compute(_joined(metric, mark), same)
         blocks += _grids(compute.final_tables(same), mark)
@@ -42,8 +42,9 @@ def sections(runs: Sequence[Run], given: Iterable[Path] = ()) -> list[Section]:
     return [Section("Error against inference compute", blocks), _diagnosis(runs)]
 
 
-def _found(runs: Sequence[Run], given: Iterable[Path]) -> Studies:
-    names = {run.name for run in runs}
+def _found(runs: Sequence[Run], given: Iterable[Path]) -> tuple[Studies, list[str]]:
+    """What lies there of the runs; a sentence for each other run of the same name."""
+    by_name, strangers = {run.name: run for run in runs}, []
     paths = [run.path.resolve() for run in runs]
     folders = dict.fromkeys([*(path.parent for path in paths), *paths])
     beside = [folder / name for folder in folders for name in KINDS]
@@ -57,10 +58,13 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> Studies:
                 f"{path}: is no study, must be the .json of experiments.compute or"
                 " experiments.judge"
             )
-        found[kind] |= {
-            name: of | {"rows": rows} for name, of in of_runs.items() if name in names
-        }
-    return found
+        for name in filter(by_name.get, of_runs):
+            of = of_runs[name] | {"rows": rows}
+            if by_name[name].has(of.get("config", {})):  # earlier versions wrote none
+                found[kind][name] = of
+            else:
+                strangers.append(f"{path} tells of another run with the name {name}.")
+    return found, strangers
 
 
 def _kind(of_runs: object) -> str | None:
