@@ -180,6 +180,16 @@ def test_many_seeds_in_many_directories_are_one_config(tmp_path):
         told(*paths, again)
 
 
+def test_a_run_that_is_not_finished_has_the_interval_of_its_seeds(tmp_path):
+    rows = [{"step": 10, NAME: 0.5, f"{NAME}/stderr": 0.1}]
+    scores = dict.fromkeys(range(5), 1.0)
+    run = write_run(tmp_path, "run", scores, is_finished=False, rows=rows)
+    (row,) = grids(told(run))[f"{NAME}, per element, low is better"].rows
+    assert row[:2] == ["run", "5"]
+    half = 0.1 * stats.t.ppf(0.975, 4)
+    np.testing.assert_allclose(numbers(row[2]), [0.5, 0.5 - half, 0.5 + half], 6e-3)
+
+
 def test_a_run_that_is_trained_on_is_not_finished(tmp_path):
     rows = [{"step": step, NAME: 1.0 / step} for step in (40, 50)]
     run = write_run(tmp_path, "run", {0: 7.0}, rows=rows, train__num_steps=80)
@@ -740,6 +750,13 @@ MUTANTS = [
             "for run in self.runs[:1]\n            for seed, scores",
         ),
         test_many_seeds_in_many_directories_are_one_config,
+    ),
+    Mutant(
+        "report",
+        "one seed, where a run has not finished",
+        CONTENT,
+        one("len(of) or group.runs[0].num_seeds", "len(of) or 1"),
+        test_a_run_that_is_not_finished_has_the_interval_of_its_seeds,
     ),
     Mutant(
         "report",

@@ -134,7 +134,7 @@ def _primary(name: str, definition: dict, groups: Sequence[Group], mark: str) ->
     seeds = [group.seeds(name) for group in groups]
     heads = ["config", "seeds", "mean [95 %]"]
     rows = [
-        [group.name, str(max(len(of), 1)), _cell(group.figure(name))]
+        [group.name, str(len(of) or group.runs[0].num_seeds), _cell(group.figure(name))]
         for group, of in zip(groups, seeds, strict=True)
     ]
     text = ["Intervals: over seeds (t), of one seed over the rows it was scored on."]
