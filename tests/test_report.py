@@ -198,6 +198,16 @@ def test_a_run_that_is_trained_on_is_not_finished(tmp_path):
     assert grids(page_)[f"{NAME}, per element, low is better"].rows[0][-1] == "0.02"
 
 
+def test_no_two_configs_have_one_name(tmp_path):
+    paths = [
+        write_run(tmp_path, f"a-seed{seed}", {seed: 1.0}, seed=seed, train__rate=rate)
+        for seed, rate in enumerate("xxyyzz")
+    ]
+    paths.append(write_run(tmp_path, "a", {0: 1.0}))
+    assert told(*paths[:4]).names == ["a", "a-seeds"]
+    assert told(*paths).names == ["a-seeds", "a-seed2", "a-seed4", "a"]
+
+
 OTHERS = [
     {"better": "high"},
     {"unit": "share"},
@@ -757,6 +767,15 @@ MUTANTS = [
         CONTENT,
         one("len(of) or group.runs[0].num_seeds", "len(of) or 1"),
         test_a_run_that_is_not_finished_has_the_interval_of_its_seeds,
+    ),
+    Mutant(
+        "report",
+        "several runs get the name of another",
+        RUNS,
+        one(
+            "found, names = [], {run.name for run in runs}", "found, names = [], set()"
+        ),
+        test_no_two_configs_have_one_name,
     ),
     Mutant(
         "report",

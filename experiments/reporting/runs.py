@@ -175,7 +175,7 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
         scored = run.metrics, (run.result or {}).get("num_examples")
         key = json.dumps([config, *scored], sort_keys=True, default=str)
         groups.setdefault(key if run.result else run.name, []).append(run)
-    found, names = [], set()
+    found, names = [], {run.name for run in runs}
     for of_config in groups.values():
         seen: dict[str, str] = {}
         for run in of_config:
@@ -186,11 +186,17 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
                         f" both hold seed {seed}: name one of them"
                     )
                 seen[seed] = run.name
-        name = of_config[0].name
-        short = re.sub(r"-seed\d+$", "", name) if len(of_config) > 1 else name
-        found.append(Group(name if short in names else short, of_config))
+        found.append(Group(_name_of(of_config, names), of_config))
         names.add(found[-1].name)
     return found
+
+
+def _name_of(runs: list[Run], taken: set[str]) -> str:
+    """Of one run its name, of several what they have in common, if it is not taken."""
+    name = runs[0].name
+    short = re.sub(r"-seed\d+$", "", name)
+    free = [other for other in (short, f"{short}-seeds") if other not in taken]
+    return free[0] if len(runs) > 1 and free else name
 
 
 def differences(groups: Sequence[Group]) -> dict[str, list[Any]]:
