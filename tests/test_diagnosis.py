@@ -67,6 +67,12 @@ def test_the_best_of_several_is_the_best_where_energy_is_error_and_else_the_wors
         np.testing.assert_allclose(best.random, error.mean(axis=1))
 
 
+def test_an_answer_without_an_energy_is_not_the_best():
+    energy, error = np.array([[np.nan, 3.0, 2.0, np.nan]]), np.arange(4.0)[None]
+    assert statistics.best_of(energy, error, 4).lowest == [2.0]
+    assert statistics.best_of(energy, error, 2).lowest == [1.5]
+
+
 def test_conditioning_of_diagonal_matrices():
     matrices = np.stack(
         [np.diag([4.0, -0.5]), np.diag([1.0, 0.0]), np.full((2, 2), np.nan)]
@@ -276,6 +282,13 @@ MUTANTS = [
         "experiments.score.statistics",
         one("ranks - wrong * (wrong + 1) / 2", "ranks"),
         test_the_auroc_counts_pairs_of_a_right_and_a_wrong_answer,
+    ),
+    Mutant(
+        "study",
+        "NaN as the lowest energy",
+        "experiments.score.statistics",
+        one("np.where(np.isnan(energy), np.inf, energy)", "energy"),
+        test_an_answer_without_an_energy_is_not_the_best,
     ),
     Mutant(
         "study",

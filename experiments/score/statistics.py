@@ -155,8 +155,10 @@ def auroc(energy: np.ndarray, is_right: np.ndarray) -> np.ndarray:
 def best_of(energy: np.ndarray, error: np.ndarray, count: int) -> BestOf:
     """The errors of `count` answers to choose from: [N, R], [N, R] -> `BestOf`.
 
-    Averaged over the R // count disjoint groups of a row's answers.
+    Averaged over the R // count disjoint groups of a row's answers. An energy that is
+    NaN is never the lowest.
     """
+    energy = np.where(np.isnan(energy), np.inf, energy)
     groups = energy.shape[1] // count
     energy, error = (
         array[:, : groups * count].reshape(-1, groups, count)
