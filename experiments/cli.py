@@ -102,6 +102,8 @@ def run_directories(runs: Sequence[str]) -> dict[str, Path]:
     if not runs:
         raise UserError("--runs: must name at least one run directory")
     given = [path for run in runs for path in _points_of(Path(run))]
+    if not given:
+        raise UserError(f"--runs={','.join(runs)}: are logs, must be run directories")
     paths = {path.name: path for path in given}
     if len(paths) < len(given):
         raise UserError(f"--runs={','.join(runs)}: two have the same name")

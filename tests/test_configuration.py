@@ -116,6 +116,8 @@ def test_the_folder_of_a_sweep_is_its_run_directories(tmp_path):
     assert cli.run_directories(map(str, sorted(tmp_path.iterdir()))) == points
     alone = tmp_path / "b"
     assert cli.run_directories([str(alone)]) == {"b": alone}
+    with pytest.raises(UserError, match=r"--runs=b\.log: are logs, must be run dir"):
+        cli.run_directories(["b.log"])
 
 
 def test_help_follows_the_overrides_of_what_is_chosen(capsys):
