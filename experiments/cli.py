@@ -119,17 +119,19 @@ def _points_of(folder: Path) -> list[Path]:
     return [path.parent for path in sorted(folder.glob("*/config.json"))] or [folder]
 
 
-def output_path(path: Path | str) -> Path:
+def output_path(path: Path | str, flag: str = "output") -> Path:
     """An output whose folder is there, made before the work and not after it.
 
     Raises:
-      UserError: the folder cannot be made.
+      UserError: the folder cannot be made, or it is one itself.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"--{flag}={path}: is a folder, must be a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output={path} cannot be made: {error.strerror}") from error
+        raise UserError(f"--{flag}={path} cannot be made: {error.strerror}") from error
     return path
 
 

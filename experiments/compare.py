@@ -16,6 +16,7 @@ from experiments.score import statistics
 from experiments.score.tables import tables, with_bounds, with_error
 
 LAST_SHARE = 0.1  # of a run, over which the training metrics are averaged
+PICTURES = (".png", ".pdf", ".svg")
 TRAINING = ("train/denoise_mse", "grad_norm_pos", "frac_sat", "margin", "filter/kept")
 
 
@@ -81,12 +82,15 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
-    runs = cli.run_directories(values.runs)
+    runs, output = cli.run_directories(values.runs), Path(values.output)
+    if output.suffix not in PICTURES:
+        allowed = ", ".join(PICTURES)
+        raise UserError(f"--output={output}: must be a picture, one of {allowed}")
     results = {name: _result(path) for name, path in runs.items()}
     views = final_tables(runs, results)
     if all(len(result["seeds"]) > 1 for result in results.values()):
         views += seeds_tables(results)
-    output = cli.output_path(values.output)
+    output = cli.output_path(output)
     for view in views:
         say(view)
     panels = figures.panels_of(_answers(results))

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from experiments import devices
 from experiments.build import Experiment
+from experiments.errors import UserError
 from experiments.run import workdir
 from experiments.score import records
 from experiments.score.scorer import Scorer
@@ -86,8 +87,12 @@ def _drawn(experiment, scorer, params, rows, task) -> dict[str, Figure]:
     return drawn
 
 
-def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110)
+def save(figure: Figure, path: Path, dpi: int = 110) -> None:
+    """Writes a picture; raises UserError where it cannot."""
+    try:
+        figure.savefig(path, dpi=dpi)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror}") from error
 
 
 def panels_of(names: Iterable[str]) -> Panels:

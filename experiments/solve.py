@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from rich.text import Text
 
-from experiments import cli
+from experiments import cli, figures
 from experiments.errors import UserError
 from experiments.parts import MOVES, Evaluation
 from experiments.run import workdir
@@ -222,7 +222,7 @@ def main(argv: list[str]) -> None:
     solve = load_solver(values.workdir, values.checkpoint, **options)
     output, watched = cli.output_path(output), None
     if values.picture:
-        cli.output_path(values.picture)
+        cli.output_path(values.picture, "picture")
         can_be = [i for i, said in enumerate(view.check(inputs)) if said is None]
         watched = values.picture_row
         watched = next(iter(can_be), None) if watched is None else watched
@@ -239,7 +239,7 @@ def main(argv: list[str]) -> None:
     for part in tables_of(answers):
         say(part)
     if answers.thought is not None:
-        picture(view, answers.thought).savefig(values.picture, dpi=150)
+        figures.save(picture(view, answers.thought), values.picture, dpi=150)
         say(f"level by level, input {watched}: {values.picture}")
     say(f"answers: {output}; figures, energy and steps of each: {table}")
     _end(answers)

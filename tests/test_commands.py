@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import (
     calibrate,
@@ -109,6 +110,23 @@ def test_what_cannot_be_checked_is_unknown_and_each_level_is_drawn(run, tmp_path
     assert titles[0].startswith("level 9, energy ")
     assert titles[-1].startswith("level 0, energy ")
     assert len(titles) == 10
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(run, tmp_path):
+    picture, output = tmp_path / "folder.png", tmp_path / "inverses.npy"
+    np.save(tmp_path / "matrices.npy", matrices())
+    picture.mkdir()
+    files = f"--input={tmp_path / 'matrices.npy'}", f"--output={output}"
+    with pytest.raises(UserError, match=r"^--picture=.*folder.png: is a folder"):
+        solve.main(["solve", f"--workdir={run}", *files, f"--picture={picture}"])
+    assert not output.exists()
+
+
+def test_where_no_file_can_be_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"^--output=.*: is a folder, must be a file"):
+        cli.output_path(tmp_path)
+    with pytest.raises(UserError, match=r"x.png could not be written: No such file"):
+        figures.save(Figure(), tmp_path / "none" / "x.png")
 
 
 def test_one_matrix_alone_is_solved_as_a_batch_of_one(run, tmp_path):
@@ -454,6 +472,7 @@ BAD_COMMANDS = [
     ),
     (compare, ["--runs=nowhere"], "not a finished run"),
     (compare, ["--runs="], "at least one run directory"),
+    (compare, ["--runs=x", "--output=c.txt"], "--output=c.txt: must be a picture"),
     (diagnose, ["--workdir=nowhere"], "not a run directory"),
     (diagnose, ["--workdir=x", "--quantile=1"], "--quantile=1.0: must be above 0"),
     (diagnose, ["--workdir=x", "--restarts=0"], "restarts"),
@@ -524,6 +543,21 @@ def test_a_command_keeps_the_memory_that_it_frees_where_its_library_can(monkeypa
 
 
 MUTANTS = [
+    Mutant(
+        "solve",
+        "a picture in the place of a folder",
+        "experiments.cli",
+        one("if path.is_dir():", "if False:"),
+        test_where_no_file_can_be_is_one_sentence,
+    ),
+    Mutant(
+        "solve",
+        "a picture that cannot be written ends in a traceback",
+        "experiments.figures",
+        one("except OSError", "except ZeroDivisionError"),
+        test_where_no_file_can_be_is_one_sentence,
+        error=FileNotFoundError,
+    ),
     Mutant(
         "solve",
         "rows numbered from 0 again in each batch",
