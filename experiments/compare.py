@@ -10,9 +10,9 @@ from rich.table import Table
 
 from experiments import cli, figures
 from experiments.errors import UserError
-from experiments.run.files import read_json
 from experiments.run.logs import read_rows, say
 from experiments.score import statistics
+from experiments.score.records import read_result
 from experiments.score.tables import tables, with_bounds, with_error
 
 LAST_SHARE = 0.1  # of a run, over which the training metrics are averaged
@@ -111,15 +111,9 @@ def _answers(results: dict[str, dict]) -> list[str]:
 
 
 def _result(path: Path) -> dict:
-    if not (path / "result.json").is_file():
+    result = read_result(path)
+    if result is None:
         raise UserError(f"{path}: is not a finished run, no result.json")
-    result = read_json(path / "result.json")
-    names = {"metrics", "primary", "records", "seeds"}
-    missing = names - set(result if isinstance(result, dict) else ())
-    if missing:
-        raise UserError(
-            f"{path}: its result.json holds no {' and no '.join(sorted(missing))}"
-        )
     return result
 
 

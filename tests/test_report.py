@@ -565,6 +565,7 @@ def test_the_command_writes_a_page_and_markdown(tmp_path, capsys):
         (["nowhere"], "nowhere: is not a run directory"),
         (["damaged"], "damaged/config.json: is damaged"),
         (["empty"], "empty/config.json: holds no config"),
+        (["else"], "else: its result.json holds no metrics and no primary"),
         (["x", "--output=x.pdf"], "--output=x.pdf: must be a .html file"),
         (["x", "--runss=y"], "runss"),
     ],
@@ -576,6 +577,8 @@ def test_a_bad_command_gets_one_sentence(
     for name, text in (("damaged", "{"), ("empty", "{}")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(text)
+    write_run(tmp_path, "else", {}, is_finished=False)
+    (tmp_path / "else" / "result.json").write_text('{"a": 1}')
     with pytest.raises(SystemExit):
         cli.run(report.main, ["report", *arguments])
     said = capsys.readouterr().err.strip()

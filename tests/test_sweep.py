@@ -60,7 +60,8 @@ for step in range(done + 1, 11):
             time.sleep(0.01)
     if signals:
         sys.exit("error: interrupted at step 4, saved; the same command resumes")
-result = {"step": 10, "metrics": {"val/task_mse": 0.05}}
+result = {"step": 10, "metrics": {"val/task_mse": 0.05}, "primary": "val/task_mse"}
+result |= {"records": [], "seeds": {}}
 (workdir / "result.json").write_text(json.dumps(result))
 """
 SWEEP = """
@@ -742,6 +743,16 @@ def test_a_sweep_goes_on_at_its_own_commit_alone(tmp_path):
         status.claim(tmp_path, [], commit)
         with pytest.raises(UserError, match="begun at commit abc, here is def"):
             status.claim(tmp_path, [], "def")
+
+
+def test_a_result_that_is_not_one_is_refused(tmp_path):
+    values = {"train.num_steps": 1, "train.patience": 0}
+    point = SimpleNamespace(name="a", primary=PRIMARY, values=values, command=())
+    status.claim(tmp_path, [point], None)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_text('{"a": 1}')
+    with pytest.raises(UserError, match=r"a: its result.json holds no metrics and no"):
+        status.look(tmp_path)
 
 
 def test_without_a_sweep_there_is_nothing_to_tell(tmp_path):

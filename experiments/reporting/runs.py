@@ -10,6 +10,7 @@ from experiments.errors import UserError
 from experiments.fields import flatten
 from experiments.run.logs import read_rows
 from experiments.score import statistics
+from experiments.score.records import read_result
 
 SEEDS = ("seed", "train.num_seeds")  # runs that differ in these alone are one group
 LAW = ("task", "data")  # groups of fields that say what a metric is measured on
@@ -50,7 +51,7 @@ class Run(NamedTuple):
     @property
     def step(self) -> int:
         last = self.rows[-1]["step"] if self.rows else 0
-        return self.result.get("step", last) if self.result else last
+        return self.result["step"] if self.result else last
 
     @property
     def num_seeds(self) -> int:
@@ -132,10 +133,8 @@ def read(path: Path) -> Run:
     if not (path / "config.json").exists():
         raise UserError(f"{path}: is not a run directory, it has no config.json")
     record = read_json(path / "config.json")
-    result, rows = None, read_rows(path)
-    if (path / "result.json").exists():
-        result = read_json(path / "result.json")
-    if result and rows and result.get("step", 0) < rows[-1]["step"]:
+    result, rows = read_result(path), read_rows(path)
+    if result and rows and result["step"] < rows[-1]["step"]:
         result = None  # of before it was trained on
     try:
         values = flatten(record.pop("config"))

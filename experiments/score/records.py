@@ -1,10 +1,13 @@
 """What result.json says of a run: typed records, and which row of a run is the best."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments.errors import UserError
+from experiments.run.files import read_json
 from experiments.score import statistics
 from ired_jax.tasks.base import Task
 
@@ -112,6 +115,24 @@ def records(task: Task, scores: Sequence[Mapping[str, float]]) -> list[dict]:
         kind = (unit, better, version(task, name))
         record = Record(metric, split or None, mean, interval, *kind)
         found.append(record._asdict())
+    return found
+
+
+def read_result(directory: Path) -> dict | None:
+    """What a run left in its result.json; None: it has none.
+
+    Raises:
+      UserError: it is damaged, or is no result.
+    """
+    if not (directory / "result.json").is_file():
+        return None
+    found = read_json(directory / "result.json")
+    names = {"metrics", "primary", "records", "seeds", "step"}
+    missing = names - set(found if isinstance(found, dict) else ())
+    if missing:
+        raise UserError(
+            f"{directory}: its result.json holds no {' and no '.join(sorted(missing))}"
+        )
     return found
 
 

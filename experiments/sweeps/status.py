@@ -11,6 +11,7 @@ from experiments.errors import UserError
 from experiments.run.files import read_json, write_json
 from experiments.run.logs import read_rows
 from experiments.run.meter import duration
+from experiments.score.records import read_result
 from experiments.sweeps.jobs import BEGUN, is_running, log_of
 from experiments.sweeps.points import Point
 
@@ -99,7 +100,7 @@ def _row(
     directory: Path, *, num_steps: int, patience: int, primary: str | None, command
 ) -> Row:
     del command
-    rows, result = read_rows(directory), _result(directory)
+    rows, result = read_rows(directory), read_result(directory)
     step = rows[-1]["step"] if rows else 0
     value = next((row[primary] for row in reversed(rows) if primary in row), None)
     state, why, left = "waiting", "", None
@@ -126,11 +127,6 @@ def _read(path: Path) -> dict:
     if not isinstance(about, dict) or not {"commit", "points"} <= set(about):
         raise UserError(f"{path}: is damaged, it has no commit and no points")
     return about
-
-
-def _result(directory: Path) -> dict | None:
-    path = directory / "result.json"
-    return read_json(path) if path.exists() else None
 
 
 def _ended(log: str) -> tuple[str, str]:
