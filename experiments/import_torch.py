@@ -98,6 +98,8 @@ def import_checkpoint(
         workdir.held(directory, config),
         Checkpoints(directory, experiment.task) as checkpoints,
     ):
+        if checkpoints.steps:
+            raise UserError(f"--workdir={directory}: holds a run, must be a new folder")
         checkpoints.save(state, None)
         checkpoints.wait()
     say(f"{path}: step {int(state.step)}, {raw.head} head, written to {directory}")

@@ -63,10 +63,11 @@ def score_run(
     seeds = model.experiment.seeds
     models = [trained.load(directory, checkpoint, seed) for seed in seeds]
     splits = splits or tuple(task.splits)
+    configs = [trained.changed(model.config, {"eval.rounds": n}) for n in rounds]
+    others = [trained.on_task(model, config) for config in configs]
     of_seeds = _answers(models, directory, splits, restarts, num_examples)
-    for count in rounds:
-        config = trained.changed(model.config, {"eval.rounds": count})
-        _add_work(of_seeds, models, trained.on_task(model, config), num_examples)
+    for other in others:
+        _add_work(of_seeds, models, other, num_examples)
     return {
         "metric": row_metric(model.experiment.task),
         "step": model.step,
@@ -103,13 +104,14 @@ def _answers(
                     " or wrong"
                 )
             judged[split] = verdict.judged(energy, right > 0)
+            best = judged[split]["best"] if experiment.energy.answering else []
             judged[split]["work"] = [
                 {
                     "evaluations": verdict.cost(experiment, entry["restarts"]),
                     "restarts": entry["restarts"],
                     "right": entry["first"],
                 }
-                for entry in judged[split]["best"]
+                for entry in best  # of an energy without rounds none are counted
             ]
         of_seeds.append(judged)
     return of_seeds
@@ -209,7 +211,8 @@ def figure(runs: dict[str, dict]) -> Figure:
             more = [e for e in of_split["work"] if e["restarts"] > 1]
             for entries, line in ((one, "o-"), (one[:1] + more, "s--")):
                 points = sorted((e["evaluations"], e["right"]["mean"]) for e in entries)
-                work.plot(*zip(*points, strict=True), line, ms=3, **style)
+                if points:
+                    work.plot(*zip(*points, strict=True), line, ms=3, **style)
             bins = of_split["calibration"]
             energy.plot(
                 *zip(*((b["energy"], b["right"]) for b in bins), strict=True), "o-",

@@ -44,6 +44,13 @@ def test_the_average_of_a_published_file_is_what_commands_read(tmp_path):
     assert model.config.energy.name == "mlp"
 
 
+def test_a_folder_that_holds_a_run_is_refused(tmp_path):
+    path, _ = published(tmp_path)
+    import_torch.import_checkpoint(path, tmp_path / "run")
+    with pytest.raises(UserError, match="run: holds a run, must be a new folder"):
+        import_torch.import_checkpoint(path, tmp_path / "run")
+
+
 def test_a_bare_state_dict_is_a_checkpoint_too(tmp_path):
     _, state = published(tmp_path)
     path = tmp_path / "bare.pt"

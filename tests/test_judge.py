@@ -1,6 +1,7 @@
 """What an energy is worth, counted by hand, and what an answer costs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,6 +166,20 @@ def test_a_split_that_there_is_not_is_one_sentence(monkeypatch):
 def test_an_energy_without_rounds_is_one_sentence():
     with pytest.raises(UserError, match="has no rounds to count"):
         verdict.evaluations(build(tiny.get_config("none")))
+
+
+def test_of_an_energy_without_rounds_no_work_is_counted(monkeypatch):
+    experiment = build(tiny.get_config("sudoku_published"))
+    right = np.array([1.0, 0.0])
+    rows = SimpleNamespace(energy=right, figures={"boards": right})
+    monkeypatch.setattr(
+        judge, "Scorer", lambda _: SimpleNamespace(rows=lambda *_: rows)
+    )
+    model = Trained(experiment, None, None, 7, 0)
+    (found,) = judge._answers([model], Path("run"), ("val",), 2, 2)
+    assert (found["val"]["work"], len(found["val"]["best"])) == ([], 2)
+    run = {"metric": "boards", "seeds": (0,), "splits": found}
+    assert judge.figure({"run": run}).axes
 
 
 def test_every_seed_is_read_from_the_checkpoint_that_is_asked_for(monkeypatch):

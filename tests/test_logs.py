@@ -66,6 +66,15 @@ def test_names_that_nothing_declares_are_an_error(tmp_path):
     assert all(isinstance(u, str) and m for u, m in SCHEMA.entries.values())
 
 
+def test_a_split_may_have_any_name():
+    of = experiment()
+    splits = {"n+1": of.task.splits["val"]}
+    of.task = of.task._replace(splits=splits, primary="n+1/task_mse")
+    schema_of(of).check(["step", "n+1/task_mse"])
+    with pytest.raises(KeyError):
+        schema_of(of).check(["nn1/task_mse"])
+
+
 @pytest.mark.parametrize(
     "primary, columns",
     [("val/task_mse", ("val/task_mse", "ood/task_mse")), ("kl", ("kl",))],

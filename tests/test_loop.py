@@ -115,6 +115,13 @@ def test_each_of_several_seeds_takes_the_steps_that_it_takes_alone():
         )
 
 
+def test_a_single_held_out_row_has_no_error_and_ends_no_run(tmp_path, monkeypatch):
+    scores = {"val/task_mse": 1.0, "val/task_mse/stderr": float("nan")}
+    monkeypatch.setattr(Scorer, "score", lambda *_: scores)
+    assert int(train(run_of(3), tmp_path, report=False).step) == 3
+    assert read_rows(tmp_path)[-1]["val/task_mse"] == 1.0
+
+
 def run_before_its_end(directory: Path):
     """A run of 6 steps on disk of which only the final report is left to do."""
     config = run_of(6)

@@ -109,6 +109,16 @@ def test_a_longer_run_is_refused_where_a_schedule_knows_the_length(tmp_path):
     workdir.claim(tmp_path / "b", config_of(9))
 
 
+def test_a_run_that_goes_on_keeps_the_figures_of_its_earlier_end(finished, tmp_path):
+    """Under another name: until it ends again it has none."""
+    directory, _, _ = finished
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "result.json").read_bytes()
+    train(config_of(7), tmp_path, report=False)
+    assert (tmp_path / "result-6.json").read_bytes() == before
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_a_start_that_was_killed_at_once_can_be_started_again(tmp_path):
     (tmp_path / "config.json.tmp").write_text("{")
     workdir.claim(tmp_path, config_of(3))

@@ -316,6 +316,7 @@ def test_what_stopped_early_is_done_where_it_would_stop_again(
     point = points.Point("a", tmp_path / "a", values, PRIMARY, [])
     status.claim(tmp_path, [point], None)
     result = {"step": 6, "num_steps": 10, "patience": 2, "metrics": {}}
+    result |= {"primary": PRIMARY, "records": [], "seeds": {}}
     point.directory.mkdir()
     (point.directory / "result.json").write_text(json.dumps(result))
     assert [row.state for row in status.look(tmp_path)] == [state]

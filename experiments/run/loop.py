@@ -16,7 +16,7 @@ from experiments.run.interrupt import Interrupt
 from experiments.run.logs import Logs, say
 from experiments.run.meter import Meter
 from experiments.run.programs import Programs
-from experiments.run.report import report
+from experiments.run.report import report, set_aside
 from experiments.run.schema import schema_of
 from experiments.run.summary import Spikes
 from experiments.score import records
@@ -66,6 +66,7 @@ def train_and_evaluate(
             Programs(experiment, state, step) as programs,
         ):
             if step < length:
+                set_aside(directory, step)
                 say(time_text(logs.rows, length - step))
             state = _train(
                 experiment, state, programs, scorer, checkpoints, logs, interrupt
@@ -140,7 +141,9 @@ def _evaluated(
     num_examples = scorer.evaluation.num_examples_running
     scores = score_seeds(scorer, experiment, params, step, num_examples)
     row = records.mean_over_seeds(scores)
-    bad = sorted(name for name, value in row.items() if not np.isfinite(value))
+    # Of a single held-out row there is no error of a mean.
+    figures = {n: value for n, value in row.items() if not n.endswith("/stderr")}
+    bad = sorted(name for name, value in figures.items() if not np.isfinite(value))
     if bad:
         raise UserError(
             f"step {step}: {', '.join(bad)} not finite; the last good checkpoint stays"

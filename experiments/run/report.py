@@ -54,6 +54,13 @@ def report(
     write_json(directory / "result.json", result)
 
 
+def set_aside(directory: Path, step: int) -> None:
+    """A run that goes on keeps the figures of its earlier end, as `result-<step>`."""
+    path = directory / "result.json"
+    if devices.is_writer() and path.exists():
+        path.replace(directory / f"result-{step}.json")
+
+
 def _last_of_training(experiment: Experiment, logs: Logs) -> dict[str, float]:
     """What the objectives last reported of training."""
     names = [n for o in experiment.objectives.values() for n in o.metrics]

@@ -1,5 +1,6 @@
 """What result.json says of a run: typed records, and which row of a run is the best."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -59,14 +60,14 @@ def described(task: Task) -> dict[str, dict]:
 def schema(task: Task) -> dict[str, tuple[str, str]]:
     """{name or pattern: (unit, meaning)} of what a scorer reports."""
     names = {
-        name: (unit, f"EMA parameters, {better} is better")
+        re.escape(name): (unit, f"EMA parameters, {better} is better")
         for name, (better, unit) in kinds(task).items()
         if name != "train/denoise_mse"
     }
     parts = f"/({'|'.join(MOMENTS)})"
     names |= {f"{name}{parts}": ("", "of the above") for name in tuple(names)}
-    steps = {f"{split}/steps": ("steps", "of descent a level") for split in task.splits}
-    return names | steps
+    steps = ("steps", "of descent a level")
+    return names | {f"{re.escape(split)}/steps": steps for split in task.splits}
 
 
 def is_better(task: Task, value: float, other: float) -> bool:
