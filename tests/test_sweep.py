@@ -469,6 +469,17 @@ def test_a_copy_that_was_cut_off_leaves_a_whole_run(
             jobs.copy_whole(source, job.directory)
     assert job() == 0
     assert f"from step {left}" in fake.log(2)
+    assert len(list(fake.folder.iterdir())) == 2  # with its log
+
+
+def test_results_come_back_if_the_time_is_over_while_they_do(monkeypatch, tmp_path):
+    job = Fake(monkeypatch, tmp_path, "2").job(2, tmp_path / "scratch")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copytree", half_a_copytree)
+        with pytest.raises(KeyboardInterrupt):
+            job()
+    job.checkpoint()
+    assert (job.directory / "result.json").exists()
 
 
 def test_a_scheduler_s_signal_is_a_wish_to_end():
@@ -920,16 +931,24 @@ MUTANTS = [
     mutant(
         "a copy that was cut off is forgotten",
         JOBS,
-        "            settle(self.directory)\n",
+        "        settle(self.directory)\n",
         "",
         test_a_copy_that_was_cut_off_leaves_a_whole_run,
         **dict(zip(("function", "half", "left"), CUTS[1], strict=True)),
     ),
     mutant(
+        "what comes back when the time is over is lost",
+        JOBS,
+        "if self._child is not None:\n            with",
+        "if self._child is not None and self._child.returncode is None:\n"
+        "            with",
+        test_results_come_back_if_the_time_is_over_while_they_do,
+    ),
+    mutant(
         "half a copy is taken for a whole one",
         JOBS,
-        'target.name + ".part"',
-        'target.name + ".new"',
+        "shutil.copytree(source, part)\n    part.rename(whole)",
+        "shutil.copytree(source, whole)",
         test_a_copy_that_was_cut_off_leaves_a_whole_run,
         **dict(zip(("function", "half", "left"), CUTS[0], strict=True)),
     ),

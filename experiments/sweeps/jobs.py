@@ -98,8 +98,8 @@ class Job:
         import submitit
 
         self.stop()
-        if self._child is not None and self._child.returncode is None:
-            with contextlib.suppress(ChildProcessError):  # `wait` was about to return
+        if self._child is not None:
+            with contextlib.suppress(ChildProcessError):  # `wait` was before it
                 os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
             self._bring_back()
         return submitit.helpers.DelayedSubmission(Job(*self._made_of))
@@ -136,20 +136,21 @@ def is_running(directory: Path) -> bool:
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copies a directory; at any moment the target is whole, or `<target>.new` is."""
+    """Copies a directory; at any moment the target is whole, or `<target>.whole` is."""
     settle(target)
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    part, whole = _beside(target)
     shutil.copytree(source, part)
-    part.rename(_new(target))
+    part.rename(whole)
     settle(target)
 
 
 def settle(target: Path) -> None:
-    """Ends a `copy_whole` that was cut off: `<target>.new`, if there, is whole."""
-    if _new(target).exists():
+    """Ends a `copy_whole` that was cut off, or takes away what it left."""
+    part, whole = _beside(target)
+    shutil.rmtree(part, ignore_errors=True)
+    if whole.exists():
         shutil.rmtree(target, ignore_errors=True)
-        _new(target).rename(target)
+        whole.rename(target)
 
 
 def run_here(
@@ -238,8 +239,10 @@ def submit(
         raise UserError(f"--executor={cluster}: {text}") from error
 
 
-def _new(target: Path) -> Path:
-    return target.with_name(target.name + ".new")
+def _beside(target: Path) -> tuple[Path, Path]:
+    """The copy that is being made, and the one that is whole."""
+    name = target.name
+    return target.with_name(f"{name}.part"), target.with_name(f"{name}.whole")
 
 
 def _own_name(directory: Path) -> str:
