@@ -181,7 +181,10 @@ def define(values: flags.FlagValues) -> None:
         " 0's", 0.0, flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
-        "output", None, "default: <workdir>/diagnosis.json", flag_values=values
+        "output",
+        None,
+        "default: <workdir>/diagnosis[-seed<n>].json",
+        flag_values=values,
     )
     flags.mark_flag_as_required("workdir", flag_values=values)
 
@@ -191,7 +194,9 @@ def main(argv: list[str]) -> None:
     if not 0 < values.quantile < 1:
         raise UserError(f"--quantile={values.quantile}: must be above 0 and below 1")
     model = trained.load(values.workdir, values.checkpoint, values.seed)
-    output = cli.output_path(values.output or Path(values.workdir) / "diagnosis.json")
+    seed = "" if values.seed is None else f"-seed{values.seed}"
+    default = Path(values.workdir) / f"diagnosis{seed}.json"
+    output = cli.output_path(values.output or default)
     names = Settings._fields
     settings = Settings(**{name: getattr(values, name) for name in names})
     result = {"checkpoint": values.checkpoint} | diagnose(model, settings)

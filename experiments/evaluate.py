@@ -35,7 +35,8 @@ def define(values: flags.FlagValues) -> None:
             name, None, f"default: eval.{name}", least, flag_values=values
         )
     flags.DEFINE_string(
-        "output", None, "default: <workdir>/evaluation-<checkpoint>[-<config>].json",
+        "output", None,
+        "default: <workdir>/evaluation-<checkpoint>[-<config>][-seed<n>].json",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> None:
     evaluation = experiment.evaluation._replace(**given)
     experiment = experiment._replace(evaluation=evaluation)
     suffix = f"-{cli.config_name(argv)}" if values.config else ""
+    suffix += "" if values.seed is None else f"-seed{values.seed}"
     default = directory / f"evaluation-{values.checkpoint}{suffix}.json"
     output = cli.output_path(values.output or default)
     task, scorer, count = experiment.task, Scorer(experiment), evaluation.num_examples

@@ -22,6 +22,16 @@ def test_tables_are_read_from_npy_and_csv_alike(tmp_path):
     assert view.sizes(tables) == {"task.n": 2, "task.m": 3}
 
 
+def test_an_empty_line_of_a_single_column_is_an_unseen_number(tmp_path):
+    """Elsewhere it is no row: rows that shift would be answered for others."""
+    (tmp_path / "column.csv").write_text("0.5\n\n\n2\n")
+    (table,) = view.read(str(tmp_path / "column.csv"))
+    np.testing.assert_array_equal(table[:, 0], [0.5, np.nan, np.nan, 2])
+    (tmp_path / "spaced.csv").write_text("1,2\n\n3,4\n")
+    (table,) = view.read(str(tmp_path / "spaced.csv"))
+    np.testing.assert_array_equal(table, [[1, 2], [3, 4]])
+
+
 def test_what_is_seen_is_marked_and_what_is_not_is_0():
     values, seen = view.to_x(HOLES)
     np.testing.assert_array_equal(values, [[0.5, 0, -0.25], [0, 0.125, 1]])
@@ -90,6 +100,13 @@ def test_what_is_seen_the_answer_and_the_truth_are_drawn_side_by_side(with_truth
 
 
 MUTANTS = [
+    Mutant(
+        "views",
+        "empty lines of a column are left out",
+        "experiments.views.completion",
+        one('empty = [""] if', "empty = [] if"),
+        test_an_empty_line_of_a_single_column_is_an_unseen_number,
+    ),
     Mutant(
         "completion",
         "the residual counts what is unseen",

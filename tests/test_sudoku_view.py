@@ -15,7 +15,8 @@ def test_boards_are_read_as_lines_and_written_as_lines(tmp_path):
     part = boards_of.sets()["val"]
     path = tmp_path / "boards.txt"
     lines = ["".join(map(str, puzzle.ravel())) for puzzle in part["puzzle"]]
-    path.write_text("\n".join([lines[0].replace("0", "."), "", *lines[1:]]) + "\n")
+    text = "\n".join([lines[0].replace("0", "."), "", *lines[1:]]) + "\n"
+    path.write_text(text, encoding="utf-8-sig")  # with the mark that Windows writes
     inputs = view.read(str(path))
     assert view.check(inputs) == [None] * len(lines)
     x = np.stack([view.to_x(row) for row in inputs])

@@ -39,7 +39,7 @@ def read(path: Path | str) -> Rows:
         if path.suffix == ".pt":
             puzzles, answers = (_of_tensor(p) for p in (path, _labels(path)))
         else:
-            puzzles, answers = _of_text(path.read_text())
+            puzzles, answers = _of_text(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: there is no such file") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -31,11 +31,14 @@ def _numbers(path: str) -> np.ndarray:
     """The table of a .csv, NaN where a cell is empty; a word is no unseen number."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            rows = list(csv.reader(file))
     except FileNotFoundError as error:
         raise UserError(f"--input={path}: there is no such file") from error
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"--input={path}: is not a readable .csv file") from error
+    # In a table of one column an empty line is an unseen number.
+    empty = [""] if max(map(len, rows), default=0) == 1 else []
+    rows = [[*(row or empty)] for row in rows if row or empty]
     for i, row in enumerate(rows):
         for j, cell in enumerate(row):
             try:

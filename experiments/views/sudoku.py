@@ -38,7 +38,7 @@ def read(path: str) -> list[str]:
       UserError: no such file, or no line in it.
     """
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"--input={path}: there is no such file") from error
     except (OSError, UnicodeDecodeError) as error:
