@@ -45,14 +45,6 @@ def in_precision(energy: Energy, precision: str) -> Energy:
     return energy._replace(apply=at(energy.apply), bind=bind_at, **parts)
 
 
-def here() -> str | None:
-    """The precision of products that holds here, in JAX's words.
-
-    For derivatives written by hand, which are traced where it does not hold any more.
-    """
-    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-
-
 def make_loss_energy(
     energy: Energy,
     *,

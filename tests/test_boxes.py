@@ -178,9 +178,8 @@ MUTANTS = [
         "the lower side is minus the upper one",
         BOXES,
         one(
-            "jnp.clip, y, *(_like(part, y) for part in box)",
-            "jnp.clip, y, "
-            "jax.tree.map(jnp.negative, _like(box[1], y)), _like(box[1], y)",
+            "jnp.clip, y, *(like(part, y) for part in box)",
+            "jnp.clip, y, jax.tree.map(jnp.negative, like(box[1], y)), like(box[1], y)",
         ),
         test_clipping_gives_the_nearest_point_and_only_points_inside_are_inside,
     ),

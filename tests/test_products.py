@@ -115,7 +115,7 @@ MUTANTS = [
     Mutant(
         "energies",
         "a derivative in the precision of wherever it is traced",
-        "ired_jax.precision",
+        "ired_jax.energies.modules",
         one("return jax.config.jax_default_matmul_precision", "return None"),
         test_the_precision_of_the_products_is_that_of_their_derivatives,
     ),

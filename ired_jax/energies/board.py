@@ -25,9 +25,8 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
-from ired_jax.energies.modules import Dense, Module
+from ired_jax.energies.modules import Dense, Module, here
 from ired_jax.fields import Field, Part
-from ired_jax.precision import here
 from ired_jax.types import Array, Box, Energy, Params
 
 ANSWERING = Answering(rounds=12)

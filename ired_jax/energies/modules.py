@@ -8,6 +8,7 @@ trace one. Zeros of the same shape say the same.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 
@@ -25,3 +26,11 @@ class Module(nn.Module):
 
 class Dense(Module, nn.Dense):
     """Flax's own."""
+
+
+def here() -> str | None:
+    """The precision of products that holds here, in JAX's words.
+
+    For derivatives written by hand, which are traced where it does not hold any more.
+    """
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]

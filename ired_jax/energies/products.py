@@ -18,8 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.custom_batching import custom_vmap
 
-from ired_jax.energies.modules import Module
-from ired_jax.precision import here
+from ired_jax.energies.modules import Module, here
 from ired_jax.types import Array
 
 PRODUCT_SCALE = 0.3
