@@ -70,7 +70,8 @@ def import_checkpoint(
       input_grad_divisor: see `convert.from_state_dict`.
 
     Raises:
-      UserError: the file cannot be read, holds no such network, or does not fit.
+      UserError: the file cannot be read, holds no such network, or does not fit, or the
+        directory holds a run.
     """
     content = _read(path)
     options = {"input_grad_divisor": input_grad_divisor}

@@ -13,6 +13,7 @@ from experiments import import_torch
 from experiments.errors import UserError
 from experiments.score import trained
 from ired_jax import convert
+from tests.mutants import Mutant, one
 
 N = 2
 
@@ -93,3 +94,15 @@ def test_files_that_do_not_fit_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match="not the config's energy"):
         import_torch.import_checkpoint(path, tmp_path / "run", config=config)
     assert not (tmp_path / "run").exists()
+
+
+MUTANTS = [
+    Mutant(
+        "convert",
+        "an import into a run is dropped without a word",
+        "experiments.import_torch",
+        one("if checkpoints.steps:", "if False:"),
+        test_a_folder_that_holds_a_run_is_refused,
+        error=pytest.fail.Exception,
+    ),
+]

@@ -214,6 +214,14 @@ def test_tables_and_pictures_hold_every_run_and_split():
 MUTANTS = [
     Mutant(
         "judge",
+        "the work of an energy without rounds is counted",
+        "experiments.judge",
+        one(" if experiment.energy.answering else []", ""),
+        test_of_an_energy_without_rounds_no_work_is_counted,
+        error=UserError,
+    ),
+    Mutant(
+        "judge",
         "the last checkpoint, whichever is asked for",
         "experiments.judge",
         one("trained.load(directory, checkpoint, seed)",

@@ -176,6 +176,14 @@ LOGS = "experiments.run.logs"
 MUTANTS = [
     Mutant(
         "logs",
+        "the name of a split is a pattern",
+        "experiments.score.records",
+        one("re.escape(name): (unit", "name: (unit"),
+        test_a_split_may_have_any_name,
+        error=KeyError,
+    ),
+    Mutant(
+        "logs",
         "unknown names are written",
         LOGS,
         one("self._schema.check(metrics)", "pass"),

@@ -198,6 +198,14 @@ LOOP = "experiments.run.loop"
 MUTANTS = [
     Mutant(
         "run",
+        "a single held-out row ends a run",
+        "experiments.run.loop",
+        one('if not n.endswith("/stderr")}', "}"),
+        test_a_single_held_out_row_has_no_error_and_ends_no_run,
+        error=UserError,
+    ),
+    Mutant(
+        "run",
         "the wait for a phase's program is taken for its steps' time",
         "experiments.run.loop",
         one("meter.skip()", "pass"),

@@ -92,6 +92,14 @@ def test_every_product_asks_for_the_precision(name, part, precision):
         assert not any(f"<precision {name}>" in line for name in other)
 
 
+def test_a_score_of_answers_asks_for_the_precision_too():
+    energy = convolution()
+    energy = energy._replace(score=lambda params, x, y: params @ y)
+    score = in_precision(energy, "float32").score
+    text = str(jax.make_jaxpr(score)(jnp.ones((2, 3)), (), jnp.ones(3)))
+    assert "HIGHEST" in text
+
+
 def test_on_a_cpu_all_of_them_compute_the_same():
     energy, (like, _) = ENERGIES["convolution"]
     x, y = np.random.default_rng(0).normal(size=(2, *like.shape)).astype(np.float32)
@@ -111,9 +119,18 @@ def test_an_unknown_precision_is_refused():
 MUTANTS = [
     Mutant(
         "precision",
+        "answers are ranked in another precision",
+        "ired_jax.precision",
+        one(
+            'names = ("propose", "denoise", "score")', 'names = ("propose", "denoise")'
+        ),
+        test_a_score_of_answers_asks_for_the_precision_too,
+    ),
+    Mutant(
+        "precision",
         "a gradient written by hand in the precision of wherever it is traced",
         "ired_jax.energies.board",
-        one("with jax.default_matmul_precision(told):", "if True:"),
+        one("with jax.default_matmul_precision(precision):", "if True:"),
         test_every_product_asks_for_the_precision,
         {"name": "board", "part": "loss", "precision": "float32"},
     ),

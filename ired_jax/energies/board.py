@@ -25,7 +25,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
-from ired_jax.energies.modules import Dense, Module, here
+from ired_jax.energies.modules import Dense, Module, matmul_precision
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -108,16 +108,16 @@ def layer(weights: dict[str, Params], h: Array, gain: Array, bias: Array) -> Arr
     The gradient is written by hand: fewer passes over memory and fewer arrays kept
     than JAX's own has on a CPU. It is for reverse mode, any number of times.
     """
-    return _layer(here(), weights, h, gain, bias)
+    return _layer(matmul_precision(), weights, h, gain, bias)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _layer(told, weights, h, gain, bias):
-    return _forward(told, weights, h, gain, bias)[0]
+def _layer(precision, weights, h, gain, bias):
+    return _forward(precision, weights, h, gain, bias)[0]
 
 
-def _forward(told, weights, h, gain, bias):
-    del told  # the precision holds where this is traced, not where the gradient is
+def _forward(precision, weights, h, gain, bias):
+    del precision  # it holds where this is traced, not where the gradient is
     scale = _inverse_size(h)
     z = h * scale
     mixed = z @ weights["entry"]["kernel"] + _wide(weights["entry"]["bias"])
@@ -130,8 +130,8 @@ def _forward(told, weights, h, gain, bias):
     return h + change, (weights, z, scale, mixed, gain, bias)
 
 
-def _backward(told, kept, grad):
-    with jax.default_matmul_precision(told):
+def _backward(precision, kept, grad):
+    with jax.default_matmul_precision(precision):
         return _gradients(kept, grad)
 
 

@@ -2,7 +2,7 @@
 
 To compare the shape of each parameter with that of its initial value, Flax traces the
 initializer again whenever a network is applied: a sixth of the time that it takes to
-trace one. Zeros of the same shape say the same.
+trace one. Zeros of the same shape say the same. And what derivatives by hand need.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ class Dense(Module, nn.Dense):
     """Flax's own."""
 
 
-def here() -> str | None:
-    """The precision of products that holds here, in JAX's words.
+def matmul_precision() -> str | None:
+    """JAX's `default_matmul_precision` where this is traced; None: JAX's own default.
 
     For derivatives written by hand, which are traced where it does not hold any more.
     """

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.custom_batching import custom_vmap
 
-from ired_jax.energies.modules import Module, here
+from ired_jax.energies.modules import Module, matmul_precision
 from ired_jax.types import Array
 
 PRODUCT_SCALE = 0.3
@@ -40,7 +40,7 @@ class Mix(Module):
         channels = maps.shape[0]
         init = nn.initializers.normal(self.scale * channels**-0.5)
         weight = self.param("weight", init, (self.features, channels))
-        return _mix(here(), weight, maps)
+        return _mix(matmul_precision(), weight, maps)
 
 
 def mix(weight: Array, maps: Array, precision: str | None = None) -> Array:
@@ -129,7 +129,7 @@ class ProductLayer(Module):
         both = jnp.concatenate([maps, base])
         left = Mix(channels, name="left")(both)
         right = Mix(channels, name="right")(both)
-        product = _product(here(), left, right)
+        product = _product(matmul_precision(), left, right)
         return maps + Mix(channels, PRODUCT_SCALE, name="out")(product)
 
 

@@ -67,7 +67,10 @@ def make_density(
 
 
 def trivial(kind: str) -> dict[str, ModelFn]:
-    """Energies that know nothing of the mixture, or its mean and covariance alone."""
+    """Energies that know nothing of the mixture, or its mean and covariance alone.
+
+    (x (), y [2], t) -> (), in nats, up to a constant.
+    """
     means = centres(kind)
     covariance = np.cov(means.T, bias=True) + DEVIATION[kind] ** 2 * np.eye(2)
     middle, precision = means.mean(axis=0), np.linalg.inv(covariance)
