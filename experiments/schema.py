@@ -4,6 +4,7 @@ From a maker through its `Part`s and through what its `Choice`s choose. Nothing 
 knows any field, task or objective by name.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -49,7 +50,8 @@ def schema(maker: Maker, given: Values) -> dict[str, Spec]:
     return found
 
 
-def everything(maker: Maker) -> list[Spec]:
+@functools.cache
+def everything(maker: Maker) -> tuple[Spec, ...]:
     """The fields under every choice that there is; a name may come more than once."""
 
     def pick(spec: Spec, part: Choice | Choices):
@@ -60,7 +62,7 @@ def everything(maker: Maker) -> list[Spec]:
                 seen.append(makes)
                 yield value, makes
 
-    return list(_walk(maker, "", pick))
+    return tuple(_walk(maker, "", pick))
 
 
 def check(spec: Spec, value: Any) -> Any:

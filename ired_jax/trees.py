@@ -22,10 +22,14 @@ def normal(key: Array, like: Tree) -> Tree:
 
 
 def dtype(tree: Tree) -> jnp.dtype:
-    """The floating dtype that all leaves share.
+    """The floating dtype that all leaves share, of 32 bits or more.
+
+    In fewer, a step of a chain is lost in the rounding of y, and its temperature with
+    it; products of half the precision are `precision.in_precision`'s.
 
     Raises:
-      AssertionError: a leaf is not floating, there is none, or two dtypes.
+      AssertionError: a leaf is not floating, there is none, two dtypes, or under 32
+        bits.
     """
     leaves = jax.tree.leaves(tree)
     chex.assert_type(leaves, float)
@@ -33,7 +37,10 @@ def dtype(tree: Tree) -> jnp.dtype:
     assert len(dtypes) == 1, (
         f"one dtype for all leaves of y: {sorted(map(str, dtypes))}"
     )
-    return dtypes.pop()
+    (found,) = dtypes
+    bits = jnp.finfo(found).bits
+    assert bits >= 32, f"y is {found}: must be of 32 bits or more, not {bits}"
+    return found
 
 
 def size(tree: Tree) -> int:

@@ -76,18 +76,18 @@ def _ours():
 
 def _exchange(module, saved):
     """Gives the importers of a name its new value; yields what they had."""
-    defined = [
-        (name, value)
+    defined = {
+        id(value): module.__dict__[name]
         for name, value in saved.items()
         if getattr(value, "__module__", None) == module.__name__
         and module.__dict__[name] is not value
-    ]
+    }
     for other in _ours():
         if other is module:
             continue
-        for name, value in defined:
-            for alias in [k for k, v in vars(other).items() if v is value]:
-                setattr(other, alias, module.__dict__[name])
+        for alias, value in list(vars(other).items()):
+            if id(value) in defined:
+                setattr(other, alias, defined[id(value)])
                 yield other, alias, value
 
 
@@ -95,7 +95,7 @@ def _forget_compiled():
     """Empties the caches of what tests compile or build once."""
     for module in _ours():
         if module.__name__.startswith("tests."):
-            for value in list(vars(module).values()):
+            for value in filter(callable, list(vars(module).values())):
                 for forget in ("cache_clear", "clear_cache"):
                     getattr(value, forget, lambda: None)()
 

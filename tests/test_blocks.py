@@ -10,7 +10,7 @@ from ired_jax import blocks
 from ired_jax.energies.matrix import make_matrix
 from ired_jax.energies.mlp import make_mlp
 from ired_jax.types import Example
-from tests import tiny, toys
+from tests import plain, tiny, toys
 from tests.mutants import Mutant, one
 
 ROWS = 23  # prime: no block divides it
@@ -138,10 +138,11 @@ def test_a_run_asks_how_many_rows_fit():
     assert build(tiny.get_config("none")).block_rows == 8
 
 
-@pytest.mark.parametrize("name", ["none", "cd_full"])
-def test_a_step_in_blocks_is_the_step_of_all_rows(name):
+@pytest.mark.parametrize("name, energy", [("none", {}), ("cd_full", plain.of(4))])
+def test_a_step_in_blocks_is_the_step_of_all_rows(name, energy):
     in_blocks, whole = (
-        build(tiny.get_config(name, train__block_rows=rows)) for rows in (3, 8)
+        build(tiny.get_config(name, train__block_rows=rows, **energy))
+        for rows in (3, 8)
     )
     start = tiny.drawn_state(whole)
 
@@ -173,7 +174,7 @@ MUTANTS = [
         "ired_jax.blocks",
         one("size / num_rows * a", "1.0 * a"),
         test_a_step_in_blocks_is_the_step_of_all_rows,
-        {"name": "none"},
+        {"name": "none", "energy": {}},
     ),
     Mutant(
         "blocks",

@@ -155,16 +155,31 @@ def test_a_choice_is_of_whole_trees_or_of_rows():
 
 
 @pytest.mark.parametrize(
-    "bad", [(), jnp.ones(2, jnp.int32), [jnp.ones(1), jnp.ones(1, jnp.bfloat16)]]
+    "bad, says",
+    [
+        ((), "one dtype"),
+        (jnp.ones(2, jnp.int32), "type"),
+        ([jnp.ones(1), jnp.ones(1, jnp.bfloat16)], "one dtype"),
+        (jnp.ones(2, jnp.bfloat16), "bfloat16: must be of 32 bits or more, not 16"),
+    ],
 )
-def test_a_tree_has_one_floating_dtype(bad):
+def test_a_tree_has_one_floating_dtype_of_32_bits(bad, says):
     assert trees.dtype(_tree(Y)) == jnp.float32
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=says):
         trees.dtype(bad)
 
 
 BOXES = "ired_jax.boxes"
 MUTANTS = [
+    Mutant(
+        "boxes",
+        "y may be of half precision, in which small steps are lost",
+        "ired_jax.trees",
+        one("bits >= 32", "bits >= 16"),
+        test_a_tree_has_one_floating_dtype_of_32_bits,
+        {"bad": jnp.ones(2, jnp.bfloat16), "says": "of 32 bits"},
+        error=pytest.fail.Exception,
+    ),
     Mutant(
         "boxes",
         "a half-width is a number alone",

@@ -66,7 +66,7 @@ def test_every_step_is_an_edge_and_planned_where_the_walker_is():
 
 
 def test_an_untrained_energy_has_a_share_between_0_and_1():
-    experiment = build(tiny.get_config("path"))
+    experiment = build(tiny.get_config("path", energy__rounds=1, eval__rounds=1))
     params = jax.jit(experiment.energy.init)(jax.random.key(0))
     model = Trained(experiment, None, params, 0, 0)
     found = closed_loop.figures(model, 8)

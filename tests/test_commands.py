@@ -24,8 +24,9 @@ from experiments.errors import UserError
 from experiments.score import thinking, trained
 from experiments.views import base, inverse
 from ired_jax.samplers.inference import SolveInfo
-from tests import runs, tiny
+from tests import plain, runs, tiny
 from tests.mutants import Mutant, one
+from tests.test_solve_tasks import untrained
 
 CONFIG = "--config=configs/cd_full.py:smoke"
 
@@ -36,6 +37,7 @@ def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "run"
     config = tiny.get_config(
         "none",
+        **plain.of(4),
         train__num_steps=4,
         train__steps_per_dispatch=2,
         train__log_every=2,
@@ -277,10 +279,11 @@ def test_evaluate_scores_a_run_with_another_configs_evaluation(run, tmp_path):
     assert evaluation["num_steps"] == 5  # of the other config; the run's own is 1
 
 
-def test_an_energy_for_every_size_is_scored_and_used_at_another(run, tmp_path):
+def test_an_energy_for_every_size_is_scored_and_used_at_another(monkeypatch, tmp_path):
+    untrained(monkeypatch, "none")
     output = tmp_path / "score.json"
     other = ["--config=configs/none.py:smoke", "--config.task.n=4"]
-    arguments = [f"--workdir={run}", f"--output={output}", "--num_examples=8"]
+    arguments = ["--workdir=run", f"--output={output}", "--num_examples=8"]
     evaluate.main(["evaluate", *arguments, *other])
     score = json.loads(output.read_text())
     assert score["task"] == {"name": "inverse", "n": 4}
@@ -290,7 +293,7 @@ def test_an_energy_for_every_size_is_scored_and_used_at_another(run, tmp_path):
     assert metrics["val/task_mse"] > 0
     assert "train/task_mse" not in metrics
     a = np.eye(5)[None] * np.array([1.0, 2.0])[:, None, None]
-    answers = solve.load_solver(run)(a)
+    answers = solve.load_solver("run")(a)
     inverses = np.stack(answers.answer)
     assert inverses.shape == (2, 5, 5)
     expected = np.linalg.norm(a @ inverses - np.eye(5), axis=(1, 2))

@@ -53,6 +53,9 @@ def test_the_auroc_counts_pairs_of_a_right_and_a_wrong_answer():
     assert statistics.auroc(-order, order < 2) == [0.0]
     assert statistics.auroc(0 * order, order < 2) == [0.5]
     assert np.isnan(statistics.auroc(order, order < 9))
+    unknown = np.where(order == 3, np.nan, order)  # is above all others
+    assert statistics.auroc(unknown, order < 2) == [1.0]
+    assert statistics.auroc(unknown, order == 3) == [0.0]
 
 
 def test_the_best_of_several_is_the_best_where_energy_is_error_and_else_the_worst():
@@ -252,6 +255,13 @@ def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():
 
 
 MUTANTS = [
+    Mutant(
+        "study",
+        "a single energy that is not a number is no AUROC at all",
+        "experiments.score.statistics",
+        one("energy = np.where(np.isnan(energy), np.inf, energy)\n    right", "right"),
+        test_the_auroc_counts_pairs_of_a_right_and_a_wrong_answer,
+    ),
     Mutant(
         "study",
         "AUROC pooled over x",

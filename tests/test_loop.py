@@ -32,7 +32,7 @@ def test_late_shaping_denoises_first_and_has_negatives_afterwards(
 ):
     """Up to its own phase, the run is bit for bit the one without negatives."""
     options = EVERY_STEP | {"train__num_steps": 4, "train__eval_every": 2}
-    options["train__log_every"] = 4
+    options |= plain.of(4) | {"train__log_every": 4}
     config = tiny.get_config("on_trajectory", train__denoise_share=0.75, **options)
     without_scores(monkeypatch)
     programs_take(monkeypatch, seconds=1e4, at_steps=(0, 3))
@@ -101,12 +101,15 @@ def test_an_early_stop_after_evaluations_without_a_better_one(tmp_path, monkeypa
 def test_each_of_several_seeds_takes_the_steps_that_it_takes_alone():
     """Nothing goes from one to the next in the dispatch that they share."""
 
-    experiment = build(tiny.get_config("none", train__num_seeds=3, seed=5))
+    def of(**fields):
+        return build(tiny.get_config("none", **plain.of(4), **fields))
+
+    experiment = of(train__num_seeds=3, seed=5)
     data = experiment.train_data
     several, _ = experiment.dispatch(0)(jax.jit(experiment.init_state)(), data)
-    one = build(tiny.get_config("none")).dispatch(0)  # the seed is in the state alone
+    one = of().dispatch(0)  # the seed is in the state alone
     for index in range(3):
-        alone = build(tiny.get_config("none", seed=5 + index))
+        alone = of(seed=5 + index)
         expected, _ = one(alone.init_state(), data)
         of_seed = experiment.of_seed(several, index)
         assert of_seed.step == expected.step > 0

@@ -44,7 +44,7 @@ def tiny_of(overridden):
     def smaller(*given):
         values = fields.flatten(overridden(*given))
         is_board = values.get("task.name") == "sudoku"
-        return tiny.resized(values, {} if is_board else plain.of(4))
+        return tiny.resized(values, plain.PROPOSING if is_board else plain.of(4))
 
     return smaller
 

@@ -22,7 +22,7 @@ from experiments.reporting.content import Chart, Grid, Series
 from experiments.run import loop
 from experiments.run.meter import seconds_of
 from experiments.score import records, statistics
-from tests import tiny
+from tests import plain, tiny
 from tests.mutants import Mutant, one
 from tests.runs import EVERY_STEP, train, without_scores
 
@@ -500,7 +500,7 @@ def test_a_page_that_cannot_be_written_ends_no_training(tmp_path, capsys, text):
 def test_each_phase_is_traced_once_and_the_page_is_there_at_the_end(
     tmp_path, monkeypatch
 ):
-    options = EVERY_STEP | {"train__num_steps": 2, "train__log_every": 2}
+    options = EVERY_STEP | {"train__num_steps": 2, "train__log_every": 2} | plain.of(4)
     config, seen = tiny.get_config("on_trajectory", **options), []
 
     def counted(config):

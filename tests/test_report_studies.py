@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments import compute
+from experiments.errors import UserError
 from experiments.reporting import curves, page
 from experiments.score import verdict
 from tests.mutants import Mutant, one
@@ -128,6 +129,22 @@ def test_figures_of_another_run_of_the_same_name_are_left_out(tmp_path):
     page_ = told(run)
     assert not [chart for chart in charts(page_) if chart.log_x]
     assert f"{path} tells of another run with the name run." in page.markdown(page_)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("compute.json", {"runs": {"run": {"splits": {"val": {"steps": [1]}}}}}),
+        ("judge.json", {"runs": {"run": {"splits": {"val": {"best": {}}}}}}),
+        ("diagnosis.json", {"splits": {}}),
+        ("diagnosis.json", {"step": 4, "better": "low", "splits": {"val": []}}),
+    ],
+)
+def test_a_study_of_another_shape_is_named(name, content, tmp_path):
+    run = write_run(tmp_path, "run", {0: 1.0})
+    (run / name).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"{name}: is damaged, or of another version"):
+        told(run)
 
 
 def test_a_share_right_has_the_interval_over_its_seeds(tmp_path):

@@ -195,9 +195,10 @@ def test_a_file_that_gives_no_sweep_is_refused_in_a_sentence(returned, said, tmp
         points.load(str(file))
 
 
-def test_a_name_that_is_no_folder_is_refused(monkeypatch):
+@pytest.mark.parametrize("name", ["../a", 3])
+def test_a_name_that_is_no_folder_is_refused(name, monkeypatch):
     with pytest.raises(UserError, match="the name of a point must do"):
-        plan({"../a": {}}, monkeypatch)
+        plan({name: {}}, monkeypatch)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -510,6 +511,8 @@ def test_a_sweep_is_an_array_of_a_cluster_s_jobs(monkeypatch, tmp_path):
         assert f"#SBATCH --{line}\n" in text
     (first,) = fake.folder.glob("submitit/12_0_submitted.pkl")
     assert submitit.core.utils.DelayedSubmission.load(first)._timeout_countdown > 1000
+    fake.run("--executor=slurm")
+    assert "#SBATCH --time=240\n" in script.read_text()  # submitit's own are five
     with pytest.raises(UserError, match="no_such"):
         fake.run("--executor=slurm", "--options=slurm_no_such=1")
 

@@ -1,6 +1,7 @@
 """Sections made from the JSON of other commands: compute, judge and diagnose."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -12,6 +13,7 @@ from experiments.reporting.runs import Definition, Run, apart, read_json
 from experiments.score import statistics
 
 KINDS = {"compute.json": "steps", "judge.json": "best"}  # what a split of each holds
+TABLES = {"steps": compute.final_tables, "best": judge.final_tables}
 Studies = dict[str, dict[str, dict]]  # {kind: {run: what its command wrote}}
 
 
@@ -19,7 +21,8 @@ def sections(runs: Sequence[Run], given: Iterable[Path] = ()) -> list[Section]:
     """Error against inference compute, answers and energies, the diagnosis.
 
     Raises:
-      UserError: a file that is given, or lies with a run, is none of these.
+      UserError: a file that is given, or lies with a run, is none of these, or has
+        another shape than its command writes.
     """
     found, strangers = _found(runs, given)
     paths = ",".join(str(run.path) for run in runs)
@@ -51,13 +54,16 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> tuple[Studies, list[st
     found: Studies = {kind: {} for kind in KINDS.values()}
     for path in (*(path for path in beside if path.exists()), *given):
         study = read_json(path)
-        of_runs, rows = study.get("runs"), study.get("num_examples")
-        kind = _kind(of_runs)
+        with _whole(path):
+            of_runs, rows = study.get("runs"), study.get("num_examples")
+            kind = _kind(of_runs)
         if kind is None:
             raise UserError(
                 f"{path}: is no study, must be the .json of experiments.compute or"
                 " experiments.judge"
             )
+        with _whole(path):
+            TABLES[kind](of_runs)
         for name in filter(by_name.get, of_runs):
             of = of_runs[name] | {"rows": rows}
             if by_name[name].has(of.get("config", {})):  # earlier versions wrote none
@@ -65,6 +71,16 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> tuple[Studies, list[st
             else:
                 strangers.append(f"{path} tells of another run with the name {name}.")
     return found, strangers
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Names the file whose shape is another than the one that is read."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: is damaged, or of another version ({why})") from error
 
 
 def _kind(of_runs: object) -> str | None:
@@ -165,16 +181,22 @@ def _diagnosis(runs: Sequence[Run]) -> Section:
         if not path.exists():
             continue
         found = read_json(path)
-        blocks += _stale([run], {run.name: found})
-        sign = 1 if found["better"] == "low" else -1
-        for name, split in found["splits"].items():
-            title = f"{run.name}, {name}"
-            blocks.append(diagnose.summary(f"{title}, {found['metric']}", split, sign))
-            for table in diagnose.level_tables(title, split):
-                blocks.append(of_table(table)._replace(is_folded=True))
+        with _whole(path):
+            blocks += _stale([run], {run.name: found})
+            blocks += _of_splits(run.name, found)
     missing = [run.path for run in runs if not (run.path / "diagnosis.json").exists()]
     if missing:
         command = f"`python -m experiments.diagnose --workdir={missing[0]}`"
         others = f", and so on for {len(missing) - 1} more" if len(missing) > 1 else ""
         blocks.append(f"{command} makes the diagnosis of a run{others}.")
     return Section("Diagnosis", blocks)
+
+
+def _of_splits(run: str, found: Mapping) -> Iterator:
+    """A summary and tables of each split."""
+    sign = 1 if found["better"] == "low" else -1
+    for name, split in found["splits"].items():
+        title = f"{run}, {name}"
+        yield diagnose.summary(f"{title}, {found['metric']}", split, sign)
+        for table in diagnose.level_tables(title, split):
+            yield of_table(table)._replace(is_folded=True)

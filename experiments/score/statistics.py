@@ -144,8 +144,10 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def auroc(energy: np.ndarray, is_right: np.ndarray) -> np.ndarray:
     """P(a wrong answer of a row has more energy than a right one): [N, C], bool -> [N].
 
-    Ties count one half; NaN for a row whose answers are all right or all wrong.
+    Ties count one half; NaN for a row whose answers are all right or all wrong. An
+    energy that is NaN is above all others.
     """
+    energy = np.where(np.isnan(energy), np.inf, energy)
     right, wrong = is_right.sum(axis=1), (~is_right).sum(axis=1)
     ranks = np.where(is_right, 0.0, scipy.stats.rankdata(energy, axis=1)).sum(axis=1)
     # Mann-Whitney: the ranks of the wrong, less what they have among themselves.

@@ -17,6 +17,7 @@ from experiments.run.interrupt import Interrupt
 
 BEGUN = "== begun"  # the line of a log with which a try begins
 UNLIMITED = 10**6  # times that a job is queued again, minutes that a local one has
+SLURM_MINUTES = 240  # submitit's own, five, are over soon after the first compilation
 TRIES = 20  # a tenth of a second each: a look at a log holds its lock for a moment
 DEVICE_SHARE = 0.9  # of a GPU's memory, what several points on it have together
 
@@ -212,7 +213,8 @@ def submit(
       cluster: slurm, or local for processes of this machine.
       parallel: how many at a time (slurm).
       exclude: nodes to avoid (slurm).
-      options: others of submitit's, such as timeout_min, gpus_per_node.
+      options: others of submitit's, such as gpus_per_node, or timeout_min (slurm: 240,
+        after which a job saves and is queued again).
 
     Raises:
       UserError: no submitit, no such cluster here, or an option that it does not know.
@@ -224,8 +226,7 @@ def submit(
             f"--executor={cluster}: needs submitit, pip install -e '.[run,slurm]'"
         ) from error
     more = {"slurm_exclude": ",".join(exclude)} if exclude else {}
-    if cluster == "local":
-        more["timeout_min"] = UNLIMITED
+    more["timeout_min"] = SLURM_MINUTES if cluster == "slurm" else UNLIMITED
     try:
         limit = {f"{cluster}_max_num_timeout": UNLIMITED}
         executor = submitit.AutoExecutor(folder, cluster=cluster, **limit)

@@ -106,7 +106,7 @@ def _looked_at(sweep: Sweep) -> Iterator[tuple[str, Any, bool, str]]:
 
 
 def _point(name, point, sweep, folder, overrides, flags) -> Point:
-    if not re.fullmatch(r"\w[\w.=+,-]*", name):
+    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.=+,-]*", name)):
         raise UserError(f"{name!r}: the name of a point must do for a folder")
     config = point.pop("base", sweep.base)
     if presets := point.pop("presets", ""):
