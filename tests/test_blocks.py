@@ -138,11 +138,10 @@ def test_a_run_asks_how_many_rows_fit():
     assert build(tiny.get_config("none")).block_rows == 8
 
 
-@pytest.mark.parametrize("name, energy", [("none", {}), ("cd_full", plain.of(4))])
-def test_a_step_in_blocks_is_the_step_of_all_rows(name, energy):
+@pytest.mark.parametrize("name", ["none", "cd_full"])
+def test_a_step_in_blocks_is_the_step_of_all_rows(name):
     in_blocks, whole = (
-        build(tiny.get_config(name, train__block_rows=rows, **energy))
-        for rows in (3, 8)
+        build(tiny.get_config(name, train__block_rows=n, **plain.of(4))) for n in (3, 8)
     )
     start = tiny.drawn_state(whole)
 
@@ -174,7 +173,7 @@ MUTANTS = [
         "ired_jax.blocks",
         one("size / num_rows * a", "1.0 * a"),
         test_a_step_in_blocks_is_the_step_of_all_rows,
-        {"name": "none", "energy": {}},
+        {"name": "none"},
     ),
     Mutant(
         "blocks",

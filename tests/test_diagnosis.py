@@ -297,7 +297,10 @@ MUTANTS = [
         "study",
         "NaN as the lowest energy",
         "experiments.score.statistics",
-        one("np.where(np.isnan(energy), np.inf, energy)", "energy"),
+        one(
+            "np.where(np.isnan(energy), np.inf, energy)\n    groups",
+            "energy\n    groups",
+        ),
         test_an_answer_without_an_energy_is_not_the_best,
     ),
     Mutant(

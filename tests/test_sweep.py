@@ -984,12 +984,19 @@ MUTANTS = [
         test_a_sweep_is_an_array_of_a_cluster_s_jobs,
     ),
     mutant(
-        "a job of this machine has two minutes",
+        "a job of this machine has a scheduler's time",
         JOBS,
-        'more["timeout_min"] = UNLIMITED',
-        "pass",
+        'SLURM_MINUTES if cluster == "slurm" else UNLIMITED',
+        "SLURM_MINUTES",
         test_a_job_of_this_machine_has_the_time_that_it_needs,
         options={},
+    ),
+    mutant(
+        "a scheduler's job has submitit's five minutes",
+        JOBS,
+        "SLURM_MINUTES = 240",
+        "SLURM_MINUTES = 5",
+        test_a_sweep_is_an_array_of_a_cluster_s_jobs,
     ),
     mutant(
         "nodes to avoid are ignored here",
