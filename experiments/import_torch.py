@@ -1,7 +1,10 @@
 """Turns a PyTorch checkpoint of the published layout into a run directory.
 
 python -m experiments.import_torch --checkpoint=model-50.pt --workdir=runs/published
+python -m experiments.import_torch --checkpoint=model-50.pt --workdir=runs/published \
+    --config=configs/none.py:mlp --config.task.n=10
 
+The task is that of the config; the network's width and head are those of the file.
 `evaluate`, `solve` and the others then read it like a run of ours. The file may be a
 whole checkpoint (`model`, `ema`, `step`, ...) or a bare state dict. It is read with
 `weights_only=True`: nothing in it is executed. Needs torch, of the `bench` extra.
@@ -17,8 +20,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import none
-from experiments import cli
-from experiments.build import build
+from experiments import cli, fields
+from experiments.build import build, make_experiment
 from experiments.errors import UserError
 from experiments.run import workdir
 from experiments.run.checkpoint import Checkpoints
@@ -65,8 +68,8 @@ def import_checkpoint(
     Args:
       path: the checkpoint file.
       directory: a new run directory.
-      config: of the run; its energy must be the file's. None: matrix inversion with the
-        reference network, denoising only, of the file's sizes.
+      config: of the run, around the reference network; None: configs/none.py:mlp. Its
+        width and head become the file's.
       input_grad_divisor: see `convert.from_state_dict`.
 
     Raises:
@@ -86,7 +89,9 @@ def import_checkpoint(
         raise UserError(f"{path}: {error}") from error
     if average[1:] != raw[1:]:
         raise UserError(f"{path}: model and ema are networks of different sizes")
-    config = config or default_config(raw)
+    given = fields.flatten(none.get_config("mlp") if config is None else config)
+    sizes = {"energy.width": raw.width, "energy.head": raw.head}
+    config = fields.nest(fields.replace(make_experiment, given, sizes))
     experiment = build(config)
     state = experiment.init_state()
     _check_fits(path, state.params.energy, raw)
@@ -104,24 +109,6 @@ def import_checkpoint(
         checkpoints.save(state, None)
         checkpoints.wait()
     say(f"{path}: step {int(state.step)}, {raw.head} head, written to {directory}")
-
-
-def default_config(converted: Converted) -> ConfigDict:
-    """Matrix inversion by the reference network of the file's sizes.
-
-    Raises:
-      UserError: x and y are not two matrices of one size.
-    """
-    n = round(converted.y_size**0.5)
-    if converted.x_size != converted.y_size or n * n != converted.y_size:
-        raise UserError(
-            f"the network maps {converted.x_size} numbers to {converted.y_size}: not a"
-            " matrix to its inverse, so give the task's --config"
-        )
-    config = none.get_config("mlp")
-    config.task.n = n
-    config.energy.width, config.energy.head = converted.width, converted.head
-    return config
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -166,9 +153,8 @@ def _check_fits(path: Path, params: Any, converted: Converted) -> None:
     theirs = {name: _kernel(layer) for name, layer in converted.params.items()}
     if shapes != theirs:
         raise UserError(
-            f"{path}: an mlp with x_size={converted.x_size},"
-            f" y_size={converted.y_size}, width={converted.width} and a"
-            f" {converted.head} head, which is not the config's energy"
+            f"{path}: an mlp with x_size={converted.x_size} and"
+            f" y_size={converted.y_size}, which is not the config's energy"
         )
 
 

@@ -17,6 +17,9 @@ from tests.mutants import Mutant, one
 
 N = 2
 
+CONFIG = none.get_config("mlp")
+CONFIG.task.n, CONFIG.energy.width = N, 8  # the width is the file's
+
 
 def published(tmp_path, **changes):
     """A file laid out as the released trainer saves it; the average differs."""
@@ -33,9 +36,13 @@ def published(tmp_path, **changes):
     return path, state
 
 
+def imported(path, folder, config=CONFIG):
+    import_torch.import_checkpoint(path, folder / "run", config=config)
+
+
 def test_the_average_of_a_published_file_is_what_commands_read(tmp_path):
     path, state = published(tmp_path)
-    import_torch.import_checkpoint(path, tmp_path / "run")
+    imported(path, tmp_path)
     model = trained.load(tmp_path / "run")
     arrays = {name: 0.5 * value.numpy() for name, value in state.items()}
     expected = convert.from_state_dict(arrays).params
@@ -43,20 +50,21 @@ def test_the_average_of_a_published_file_is_what_commands_read(tmp_path):
     assert model.step == 700
     assert model.config.task.n == N
     assert model.config.energy.name == "mlp"
+    assert model.config.energy.width == convert.from_state_dict(arrays).width
 
 
 def test_a_folder_that_holds_a_run_is_refused(tmp_path):
     path, _ = published(tmp_path)
-    import_torch.import_checkpoint(path, tmp_path / "run")
+    imported(path, tmp_path)
     with pytest.raises(UserError, match="run: holds a run, must be a new folder"):
-        import_torch.import_checkpoint(path, tmp_path / "run")
+        imported(path, tmp_path)
 
 
 def test_a_bare_state_dict_is_a_checkpoint_too(tmp_path):
     _, state = published(tmp_path)
     path = tmp_path / "bare.pt"
     torch.save(state, path)
-    import_torch.import_checkpoint(path, tmp_path / "run")
+    imported(path, tmp_path)
     model = trained.load(tmp_path / "run")
     arrays = {name: value.numpy() for name, value in state.items()}
     expected = convert.from_state_dict(arrays).params
@@ -77,26 +85,33 @@ def test_nothing_in_the_file_is_executed(tmp_path):
     path, marker = tmp_path / "bad.pt", tmp_path / "executed"
     path.write_bytes(pickle.dumps({"model": Malicious(marker)}))
     with pytest.raises(UserError, match="cannot be read as weights alone"):
-        import_torch.import_checkpoint(path, tmp_path / "run")
+        imported(path, tmp_path)
     assert not marker.exists()
     assert not (tmp_path / "run").exists()
 
 
 def test_files_that_do_not_fit_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"none\.pt: cannot be read"):
-        import_torch.import_checkpoint(tmp_path / "none.pt", tmp_path / "run")
+        imported(tmp_path / "none.pt", tmp_path)
     path, _ = published(tmp_path, model={"weight": torch.ones(2)})
     with pytest.raises(UserError, match="no name of the state dict ends in"):
-        import_torch.import_checkpoint(path, tmp_path / "run")
+        imported(path, tmp_path)
     path, _ = published(tmp_path)
-    config = none.get_config("mlp")
-    config.task.n = N + 1
-    with pytest.raises(UserError, match="not the config's energy"):
-        import_torch.import_checkpoint(path, tmp_path / "run", config=config)
+    for config in (None, none.get_config(), none.get_config("mlp,smoke")):
+        with pytest.raises(UserError, match=r"not the config's|only with energy.name"):
+            imported(path, tmp_path, config)
     assert not (tmp_path / "run").exists()
 
 
 MUTANTS = [
+    Mutant(
+        "convert",
+        "the width and the head of a file are those of the config",
+        "experiments.import_torch",
+        one("given, sizes)", "given, {})"),
+        test_the_average_of_a_published_file_is_what_commands_read,
+        error=UserError,
+    ),
     Mutant(
         "convert",
         "an import into a run is dropped without a word",
