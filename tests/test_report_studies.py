@@ -162,6 +162,15 @@ def test_a_share_right_has_the_interval_over_its_seeds(tmp_path):
 MUTANTS = [
     Mutant(
         "report",
+        "a study of another shape is a traceback",
+        STUDIES,
+        one("except (AttributeError, LookupError, ", "except (AttributeError, "),
+        test_a_study_of_another_shape_is_named,
+        {"name": "diagnosis.json", "content": {"splits": {}}},
+        error=KeyError,
+    ),
+    Mutant(
+        "report",
         "runs of several seeds have no place",
         CONTENT,
         one("of_runs | {name", "{name"),
