@@ -139,10 +139,14 @@ class Experiment(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
+LAST_SEED = 2**32 - 1_000  # keys have 32 bits of a seed: 2^32 would be 0 again
+
+
 def make_experiment(
     *,
     seed: Annotated[
-        int, Field("root of all random streams of training", at_least=0)
+        int,
+        Field("root of all random streams of training", at_least=0, at_most=LAST_SEED),
     ] = 0,
     data: Annotated[Tree, Choice(Data(), TASK, "data")] = "inverse",
     task: Annotated[Task, Choice(Package(tasks), TASK)] = "inverse",

@@ -95,7 +95,7 @@ def chosen(name: str, part: Choice | Choices, value: Any) -> Maker | None:
     except KeyError as error:
         allowed = ", ".join(map(str, part.makers))
         own = ""
-        if "." in str(value):
+        if isinstance(value, str) and "." in value:
             maker = f"make_{value.rpartition('.')[2]}"
             own = f", or a module on the path with a function {maker}"
         raise UserError(f"{name}={value!r}: allowed are {allowed}{own}") from error

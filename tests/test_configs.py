@@ -220,9 +220,11 @@ def test_the_weight_warms_up_from_the_first_step_with_negatives():
 
 
 BAD_VALUES = [
+    ("none", "seed", 2**32, "must be at least 0 and at most 4294966296"),
     ("none", "train.batch_size", True, "type int"),
     ("none", "diffusion.schedule", "linear", "more than 20"),
     ("none", "objectives", (), "at least one"),
+    ("none", "objectives", (0.5,), "objectives=0.5: allowed are contrast, denoising"),
     ("none", "sampler.num_steps", 30, "is a field only with 'contrast' among"),
     ("cd_full", "replay.capacity", 10**13, "GiB"),
     ("cd_full", "replay.num_buckets", 11, "at most"),
@@ -353,6 +355,15 @@ def test_a_config_file_that_does_not_work_is_refused_in_a_sentence(
 
 
 MUTANTS = [
+    Mutant(
+        "configs",
+        "a seed of which a key forgets the first bits, so that two are one",
+        "experiments.build",
+        one("at_most=LAST_SEED", "at_most=2**40"),
+        test_a_value_that_cannot_work_is_refused_in_a_sentence,
+        dict(zip(("name", "field", "value", "allowed"), BAD_VALUES[0], strict=True)),
+        error=pytest.fail.Exception,
+    ),
     never_read("energy.width", 8),
     never_read("train.learning_rate", 1e-4),
     never_read("energy.spectral_norm", False),

@@ -360,13 +360,29 @@ def test_shapes_that_would_broadcast_are_refused(row):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"x_size": 0}, {"y_size": 0}, {"width": 0}, {"y_size": -1}, {"head": "vector"}],
+    [{"x_size": -1}, {"y_size": 0}, {"width": 0}, {"y_size": -1}, {"head": "vector"}],
     ids=str,
 )
 def test_the_reference_network_refuses_bad_sizes_and_heads_by_name(bad):
     (field,) = bad
     with pytest.raises(ValueError, match=f"{field}="):
         mlp.make_mlp(**{"x_size": 4, "y_size": 4} | bad)
+
+
+def test_the_reference_network_without_a_condition_is_that_of_a_condition_of_0():
+    y, t = np.arange(3, dtype=np.float32), np.int32(1)
+    params = mlp.make_mlp(1, 3, width=8).init(jax.random.key(0))
+    layer = params["fc1_x"]
+    without = params | {"fc1_x": layer | {"kernel": layer["kernel"][:0]}}
+    found, expected = (
+        jax.value_and_grad(mlp.make_mlp(size, 3, width=8), 2)(
+            p, np.float32([0] * size), y, t
+        )
+        for size, p in ((0, without), (1, params))
+    )
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    shapes = jax.eval_shape(mlp.make_mlp(0, 3, width=8).init, jax.random.key(0))
+    chex.assert_trees_all_equal_shapes(shapes, without)
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_puzzles_are_kept_and_a_damaged_file_is_made_anew(monkeypatch, tmp_path)
     [
         ({"num_puzzles": 0}, "num_puzzles=0"),
         ({"givens_low": 12}, "givens_low=12"),
-        ({"hard_low": 30}, "hard_low=30: must be at most hard_high=28"),
+        ({"hard_low": 30}, "data.hard_low=30: must be at most data.hard_high=28"),
     ],
 )
 def test_settings_of_which_no_puzzle_can_be_made_are_refused(changes, says):

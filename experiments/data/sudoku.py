@@ -128,7 +128,7 @@ def check(settings: Settings) -> None:
     for low, high in (("givens_low", "givens_high"), ("hard_low", "hard_high")):
         least, most = getattr(settings, low), getattr(settings, high)
         if least > most:
-            raise UserError(f"{low}={least}: must be at most {high}={most}")
+            raise UserError(f"data.{low}={least}: must be at most data.{high}={most}")
 
 
 def make(settings: Settings) -> Sets:

@@ -135,7 +135,7 @@ def make_mlp(
     """Makes the reference energy.
 
     Args:
-      x_size: elements of the condition x.
+      x_size: elements of the condition x; 0: E of y alone.
       y_size: elements of the answer y.
       num_levels: T, if all levels are in [0, T): what depends on the level alone is
         then computed once a level and not once a row, with the same result.
@@ -144,11 +144,11 @@ def make_mlp(
       The energy; x is [x_size], y is [y_size], both float32, t an integer ().
 
     Raises:
-      ValueError: a size that is not positive, or an unknown head.
+      ValueError: a size that there is not, or an unknown head.
     """
-    if min(x_size, y_size, width) < 1:
+    if x_size < 0 or min(y_size, width) < 1:
         raise ValueError(
-            f"x_size={x_size}, y_size={y_size}, width={width}: all must be at least 1"
+            f"x_size={x_size}, y_size={y_size}, width={width}: must be at least 0, 1, 1"
         )
     if head not in HEADS:
         raise ValueError(f"head={head!r}: allowed are 'squared_norm' and 'scalar'")
