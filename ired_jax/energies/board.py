@@ -197,8 +197,10 @@ def make_board(
     schedule: Schedule,
     box: Callable[[Array], Box],
     *,
-    channels: Annotated[int, Field("features of an entry", at_least=1)] = 32,
-    layers: Annotated[int, Field("layers of a round", at_least=1, at_most=1000)] = 4,
+    channels: Annotated[
+        int, Field("features of an entry", at_least=1, at_most=100_000)
+    ] = 32,
+    layers: Annotated[int, Field("layers of a round", at_least=1, at_most=100)] = 4,
     rounds: Annotated[
         int, Field("times they are applied", at_least=1, at_most=1000)
     ] = 6,

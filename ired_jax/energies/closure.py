@@ -95,8 +95,10 @@ def make_closure(
     schedule: Schedule,
     box: Callable[[Array], Box],
     *,
-    channels: Annotated[int, Field("features of a pair", at_least=1)] = 32,
-    layers: Annotated[int, Field("layers of a round", at_least=1, at_most=1000)] = 2,
+    channels: Annotated[
+        int, Field("features of a pair", at_least=1, at_most=100_000)
+    ] = 32,
+    layers: Annotated[int, Field("layers of a round", at_least=1, at_most=100)] = 2,
     rounds: Annotated[
         int, Field("times they are applied", at_least=1, at_most=1000)
     ] = 4,

@@ -83,8 +83,10 @@ class Convolutional(Module):
 def make_convolutional(
     schedule: Schedule,
     *,
-    channels: Annotated[int, Field("features of a cell", at_least=1)] = 384,
-    blocks: Annotated[int, Field("residual blocks", at_least=1, at_most=1000)] = 6,
+    channels: Annotated[
+        int, Field("features of a cell", at_least=1, at_most=100_000)
+    ] = 384,
+    blocks: Annotated[int, Field("residual blocks", at_least=1, at_most=100)] = 6,
 ) -> Energy:
     """Makes the energy: x [9, 9] digits, 0 where unknown, y [9, 9, 9], t () -> ().
 

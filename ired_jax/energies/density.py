@@ -34,8 +34,8 @@ class Landscape(Module):
 def make_density(
     y_size: int,
     *,
-    width: Annotated[int, Field("hidden units", at_least=1)] = 128,
-    layers: Annotated[int, Field("hidden layers", at_least=1, at_most=1000)] = 3,
+    width: Annotated[int, Field("hidden units", at_least=1, at_most=100_000)] = 128,
+    layers: Annotated[int, Field("hidden layers", at_least=1, at_most=100)] = 3,
 ) -> Energy:
     """Makes the energy for y [y_size]; x must be (), t is any integer ().
 

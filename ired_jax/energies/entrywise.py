@@ -50,8 +50,12 @@ def make_entrywise(
     y_size: int,
     schedule: Schedule,
     *,
-    width: Annotated[int, Field("hidden units; 0: quadratic in y", at_least=0)] = 16,
-    outputs: Annotated[int, Field("squares summed for an element", at_least=1)] = 1,
+    width: Annotated[
+        int, Field("hidden units; 0: quadratic in y", at_least=0, at_most=100_000)
+    ] = 16,
+    outputs: Annotated[
+        int, Field("squares summed for an element", at_least=1, at_most=100_000)
+    ] = 1,
 ) -> Energy:
     """Makes the energy for x [x_size], y [y_size]; weights do not depend on D.
 

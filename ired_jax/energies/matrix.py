@@ -167,14 +167,15 @@ def as_matrix(flat: Array) -> Array:
 def make_matrix(
     *,
     channels: Annotated[
-        int, Field("n x n maps carried from layer to layer", at_least=1)
+        int,
+        Field("n x n maps carried from layer to layer", at_least=1, at_most=100_000),
     ] = 12,
     layers: Annotated[
         int,
         Field("product layers on A; degree up to 2^layers", at_least=1, at_most=100),
     ] = 7,
     outputs: Annotated[
-        int, Field("maps whose squared norms are summed", at_least=1)
+        int, Field("maps whose squared norms are summed", at_least=1, at_most=100_000)
     ] = 2,
     reach: Annotated[
         str,

@@ -126,7 +126,9 @@ def make_mlp(
     y_size: int,
     num_levels: int | None = None,
     *,
-    width: Annotated[int, Field("units of each hidden layer", at_least=1)] = 512,
+    width: Annotated[
+        int, Field("units of each hidden layer", at_least=1, at_most=100_000)
+    ] = 512,
     head: Annotated[
         Head,
         Field("squared_norm (E = |out|^2 >= 0) or scalar (E = out)", one_of=HEADS),

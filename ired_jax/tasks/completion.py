@@ -32,7 +32,9 @@ def make_completion(
     *,
     n: Annotated[int, Field("rows", at_least=1)] = 20,
     m: Annotated[int, Field("columns; 0: as many as rows", at_least=0)] = 0,
-    rank: Annotated[int, Field("of the matrix without noise", at_least=1)] = 10,
+    rank: Annotated[
+        int, Field("of the matrix without noise", at_least=1, at_most=100_000)
+    ] = 10,
     inference: Annotated[Inference, Part(Inference, "eval")] = INFERENCE,
 ) -> Task:
     """Makes the task: x [2, n, m], y [n, m], float32.
