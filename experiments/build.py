@@ -46,6 +46,8 @@ from ired_jax.tasks.base import Inference, Task
 from ired_jax.training import Ema, TrainState
 from ired_jax.types import Array, Energy, Example, Tree
 
+LAST_SEED = 2**32 - 1_000  # keys have 32 bits of a seed: 2^32 would be 0 again
+
 
 class Experiment(NamedTuple):
     """All that a config stands for."""
@@ -137,9 +139,6 @@ class Experiment(NamedTuple):
         if len(self.seeds) == 1:
             return tree
         return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-LAST_SEED = 2**32 - 1_000  # keys have 32 bits of a seed: 2^32 would be 0 again
 
 
 def make_experiment(

@@ -143,9 +143,7 @@ def level_range(num_levels: int, low: float, high: float) -> tuple[int, int]:
       ValueError: unless 0 <= low <= high <= 1.
     """
     if not 0 <= low <= high <= 1:
-        raise ValueError(
-            f"negatives.level_low={low}, level_high={high}: needs 0 <= low <= high <= 1"
-        )
+        raise ValueError(f"level range ({low}, {high}): needs 0 <= low <= high <= 1")
     last = num_levels - 1
     # k / last times last may be a bit below k.
     return int(low * last + 1e-9), int(high * last + 1e-9)

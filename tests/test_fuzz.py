@@ -52,7 +52,7 @@ FOUND = [
     ("none", "energy.layers", 10**9, "energy.layers=1000000000: must be"),
     ("sudoku", "energy.layers", 999, "energy.layers=999: must be"),
     ("none", "energy.channels", 2**31, "energy.channels=2147483648: must be"),
-    ("cd_full", "negatives.level_high", 0.0, "negatives.level_low=0.2, level_high=0.0"),
+    ("cd_full", "negatives.level_high", 0.0, "negatives.level_low=0.2: must be at"),
     ("density_pcd", "energy.layers", 10**9, "energy.layers=1000000000: must be"),
     ("sudoku", "data.val_file", "1", "data.val_file=1: "),
     ("sudoku", "data.train_file", "a\0b", "data.train_file="),

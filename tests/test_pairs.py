@@ -374,7 +374,22 @@ def test_the_refined_rows_are_stored_with_what_they_belong_to():
 PAIRS = "ired_jax.objectives.pairs"
 REFINE = "y, chain = refined(given, y)"
 
+
+def test_a_range_of_levels_that_ends_before_it_begins_is_refused_by_its_fields():
+    says = "negatives.level_low=0.5: must be at most negatives.level_high=0.4"
+    with pytest.raises(ValueError, match=says):
+        pairs.Levels(0.5, 0.4).range(10)
+    assert pairs.Levels(0.5, 0.5).range(10) == (4, 4)
+
+
 MUTANTS = [
+    Mutant(
+        "pairs",
+        "a range of levels that ends before it begins names no field",
+        "ired_jax.objectives.pairs",
+        one("if self.level_low > self.level_high:", "if False:"),
+        test_a_range_of_levels_that_ends_before_it_begins_is_refused_by_its_fields,
+    ),
     Mutant(
         "chain",
         "what its clip cut is not told",

@@ -234,8 +234,8 @@ def test_puzzles_are_kept_and_a_damaged_file_is_made_anew(monkeypatch, tmp_path)
 @pytest.mark.parametrize(
     "changes, says",
     [
-        ({"num_puzzles": 0}, "num_puzzles=0"),
-        ({"givens_low": 12}, "givens_low=12"),
+        ({"num_puzzles": 0}, "data.num_puzzles=0"),
+        ({"givens_low": 12}, "data.givens_low=12"),
         ({"hard_low": 30}, "data.hard_low=30: must be at most data.hard_high=28"),
     ],
 )

@@ -122,7 +122,7 @@ def check(settings: Settings) -> None:
     for field in fields.declared(Settings):
         value = getattr(settings, field.parameter)
         try:
-            fields.check(field.parameter, value, field.kind, field.spec)
+            fields.check(f"data.{field.parameter}", value, field.kind, field.spec)
         except ValueError as error:
             raise UserError(str(error)) from error
     for low, high in (("givens_low", "givens_high"), ("hard_low", "hard_high")):

@@ -57,12 +57,11 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> tuple[Studies, list[st
         with _whole(path):
             of_runs, rows = study.get("runs"), study.get("num_examples")
             kind = _kind(of_runs)
-        if kind is None:
-            raise UserError(
-                f"{path}: is no study, must be the .json of experiments.compute or"
-                " experiments.judge"
-            )
-        with _whole(path):
+            if kind is None:
+                raise UserError(
+                    f"{path}: is no study, must be the .json of experiments.compute or"
+                    " experiments.judge"
+                )
             TABLES[kind](of_runs)
         for name in filter(by_name.get, of_runs):
             of = of_runs[name] | {"rows": rows}

@@ -51,7 +51,16 @@ class Levels(NamedTuple):
         return self.parts * max(1, round(batch_size // self.parts * share))
 
     def range(self, num_levels: int) -> tuple[int, int]:
-        """First and last level, inclusive."""
+        """First and last level, inclusive.
+
+        Raises:
+          ValueError: the last is before the first.
+        """
+        if self.level_low > self.level_high:
+            raise ValueError(
+                f"negatives.level_low={self.level_low}: must be at most"
+                f" negatives.level_high={self.level_high}"
+            )
         return losses.level_range(num_levels, self.level_low, self.level_high)
 
 
