@@ -42,6 +42,12 @@ class Field(NamedTuple):
     other: Any = None  # another legal value, where none can be derived
 
 
+# Of numbers of features, units and ranks, and of layers: more than any machine holds is
+# refused before it is traced.
+of_size = partial(Field, at_least=1, at_most=100_000)
+of_depth = partial(Field, at_least=1, at_most=100)
+
+
 class Part(NamedTuple):
     """What another maker makes, whose fields are in `group` unless they say."""
 

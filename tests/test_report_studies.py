@@ -43,6 +43,10 @@ def of_judge(**changes) -> dict:
     return of_run | changes
 
 
+def without(of_run: dict, name: str) -> dict:
+    return {k: v for k, v in of_run.items() if k != name}
+
+
 def write(folder: Path, name: str, of_runs: dict[str, dict]) -> Path:
     path = folder / f"{name}.json"
     path.write_text(json.dumps({"num_examples": 64, "runs": of_runs}))
@@ -136,6 +140,8 @@ def test_figures_of_another_run_of_the_same_name_are_left_out(tmp_path):
     [
         ("compute.json", {"runs": {"run": {"splits": {"val": {"steps": [1]}}}}}),
         ("judge.json", {"runs": {"run": {"splits": {"val": {"best": {}}}}}}),
+        ("compute.json", {"runs": {"run": without(of_compute(), "step")}}),
+        ("judge.json", {"runs": {"run": without(of_judge(), "metric")}}),
         ("diagnosis.json", {"splits": {}}),
         ("diagnosis.json", {"step": 4, "better": "low", "splits": {"val": []}}),
     ],
@@ -167,6 +173,18 @@ MUTANTS = [
         one("except (AttributeError, LookupError, ", "except (AttributeError, "),
         test_a_study_of_another_shape_is_named,
         {"name": "diagnosis.json", "content": {"splits": {}}},
+        error=KeyError,
+    ),
+    Mutant(
+        "report",
+        "a study without its step is a traceback",
+        STUDIES,
+        one("                NEEDED(of)\n", "                pass\n"),
+        test_a_study_of_another_shape_is_named,
+        {
+            "name": "compute.json",
+            "content": {"runs": {"run": without(of_compute(), "step")}},
+        },
         error=KeyError,
     ),
     Mutant(

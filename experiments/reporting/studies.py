@@ -1,6 +1,7 @@
 """Sections made from the JSON of other commands: compute, judge and diagnose."""
 
 import contextlib
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from experiments.score import statistics
 
 KINDS = {"compute.json": "steps", "judge.json": "best"}  # what a split of each holds
 TABLES = {"steps": compute.final_tables, "best": judge.final_tables}
+NEEDED = operator.itemgetter("step", "metric")  # of each run
 Studies = dict[str, dict[str, dict]]  # {kind: {run: what its command wrote}}
 
 
@@ -63,6 +65,8 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> tuple[Studies, list[st
                     " experiments.judge"
                 )
             TABLES[kind](of_runs)
+            for of in of_runs.values():
+                NEEDED(of)
         for name in filter(by_name.get, of_runs):
             of = of_runs[name] | {"rows": rows}
             if by_name[name].has(of.get("config", {})):  # earlier versions wrote none

@@ -26,7 +26,7 @@ from flax import linen as nn
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
 from ired_jax.energies.modules import Dense, Module, matmul_precision
-from ired_jax.fields import Field, Part
+from ired_jax.fields import Field, Part, of_depth, of_size
 from ired_jax.types import Array, Box, Energy, Params
 
 ANSWERING = Answering(rounds=12)
@@ -197,10 +197,8 @@ def make_board(
     schedule: Schedule,
     box: Callable[[Array], Box],
     *,
-    channels: Annotated[
-        int, Field("features of an entry", at_least=1, at_most=100_000)
-    ] = 32,
-    layers: Annotated[int, Field("layers of a round", at_least=1, at_most=100)] = 4,
+    channels: Annotated[int, of_size("features of an entry")] = 32,
+    layers: Annotated[int, of_depth("layers of a round")] = 4,
     rounds: Annotated[
         int, Field("times they are applied", at_least=1, at_most=1000)
     ] = 6,

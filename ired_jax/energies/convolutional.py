@@ -25,7 +25,7 @@ from flax import linen as nn
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.mlp import linear, sinusoid, uniform_fan_in
 from ired_jax.energies.modules import Module
-from ired_jax.fields import Field
+from ired_jax.fields import of_depth, of_size
 from ired_jax.types import Array, Energy, Params
 
 WAVES, TIME_WIDTH = 128, 64
@@ -83,10 +83,8 @@ class Convolutional(Module):
 def make_convolutional(
     schedule: Schedule,
     *,
-    channels: Annotated[
-        int, Field("features of a cell", at_least=1, at_most=100_000)
-    ] = 384,
-    blocks: Annotated[int, Field("residual blocks", at_least=1, at_most=100)] = 6,
+    channels: Annotated[int, of_size("features of a cell")] = 384,
+    blocks: Annotated[int, of_depth("residual blocks")] = 6,
 ) -> Energy:
     """Makes the energy: x [9, 9] digits, 0 where unknown, y [9, 9, 9], t () -> ().
 

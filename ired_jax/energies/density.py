@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ired_jax.energies.modules import Dense, Module
-from ired_jax.fields import Field
+from ired_jax.fields import of_depth, of_size
 from ired_jax.types import Array, Energy, Params, Tree
 
 
@@ -34,8 +34,8 @@ class Landscape(Module):
 def make_density(
     y_size: int,
     *,
-    width: Annotated[int, Field("hidden units", at_least=1, at_most=100_000)] = 128,
-    layers: Annotated[int, Field("hidden layers", at_least=1, at_most=100)] = 3,
+    width: Annotated[int, of_size("hidden units")] = 128,
+    layers: Annotated[int, of_depth("hidden layers")] = 3,
 ) -> Energy:
     """Makes the energy for y [y_size]; x must be (), t is any integer ().
 

@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.modules import Dense, Module
-from ired_jax.fields import Field
+from ired_jax.fields import of_size
 from ired_jax.types import Array, Energy, Params
 
 
@@ -50,12 +50,8 @@ def make_entrywise(
     y_size: int,
     schedule: Schedule,
     *,
-    width: Annotated[
-        int, Field("hidden units; 0: quadratic in y", at_least=0, at_most=100_000)
-    ] = 16,
-    outputs: Annotated[
-        int, Field("squares summed for an element", at_least=1, at_most=100_000)
-    ] = 1,
+    width: Annotated[int, of_size("hidden units; 0: quadratic in y", at_least=0)] = 16,
+    outputs: Annotated[int, of_size("squares summed for an element")] = 1,
 ) -> Energy:
     """Makes the energy for x [x_size], y [y_size]; weights do not depend on D.
 

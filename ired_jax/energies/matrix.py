@@ -44,7 +44,7 @@ from ired_jax.energies.products import (
     ProductLayer,
     answer_layer,
 )
-from ired_jax.fields import Field
+from ired_jax.fields import Field, of_depth, of_size
 from ired_jax.types import Array, Energy, EnergyFn, Params
 
 REACHES = ("products", "direct")
@@ -168,21 +168,19 @@ def make_matrix(
     *,
     channels: Annotated[
         int,
-        Field("n x n maps carried from layer to layer", at_least=1, at_most=100_000),
+        of_size("n x n maps carried from layer to layer"),
     ] = 12,
     layers: Annotated[
         int,
-        Field("product layers on A; degree up to 2^layers", at_least=1, at_most=100),
+        of_depth("product layers on A; degree up to 2^layers"),
     ] = 7,
-    outputs: Annotated[
-        int, Field("maps whose squared norms are summed", at_least=1, at_most=100_000)
-    ] = 2,
+    outputs: Annotated[int, of_size("maps whose squared norms are summed")] = 2,
     reach: Annotated[
         str,
         Field("products (Y is seen through A), or direct", one_of=REACHES),
     ] = "products",
     answer_layers: Annotated[
-        int, Field("product layers on Y: degree 2^(1 + these)", at_least=0, at_most=100)
+        int, of_depth("product layers on Y: degree 2^(1 + these)", at_least=0)
     ] = 0,
 ) -> Energy:
     """Makes the matrix energy. Its parameters do not depend on n.

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from ired_jax.energies.modules import Dense, Module
-from ired_jax.fields import Field
+from ired_jax.fields import Field, of_size
 from ired_jax.types import Array, Energy, EnergyFn, Params, WithGrad
 
 Head = str  # one of HEADS
@@ -126,9 +126,7 @@ def make_mlp(
     y_size: int,
     num_levels: int | None = None,
     *,
-    width: Annotated[
-        int, Field("units of each hidden layer", at_least=1, at_most=100_000)
-    ] = 512,
+    width: Annotated[int, of_size("units of each hidden layer")] = 512,
     head: Annotated[
         Head,
         Field("squared_norm (E = |out|^2 >= 0) or scalar (E = out)", one_of=HEADS),

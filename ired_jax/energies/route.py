@@ -28,7 +28,7 @@ from flax import linen as nn
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
 from ired_jax.energies.modules import Dense, Module
-from ired_jax.fields import Field, Part
+from ired_jax.fields import Field, Part, of_depth, of_size
 from ired_jax.types import Array, Box, Energy, Example, Params, Tree
 
 ANSWERING = Answering(rounds=8)
@@ -119,10 +119,8 @@ def make_route(
     schedule: Schedule,
     box: Callable[[Tree], Box],
     *,
-    channels: Annotated[
-        int, Field("features of a node at a time", at_least=1, at_most=100_000)
-    ] = 32,
-    layers: Annotated[int, Field("layers of a round", at_least=1, at_most=100)] = 2,
+    channels: Annotated[int, of_size("features of a node at a time")] = 32,
+    layers: Annotated[int, of_depth("layers of a round")] = 2,
     rounds: Annotated[
         int, Field("times they are applied", at_least=1, at_most=1000)
     ] = 5,

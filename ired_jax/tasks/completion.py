@@ -15,7 +15,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from ired_jax.fields import Field, Part
+from ired_jax.fields import Field, Part, of_size
 from ired_jax.tasks.base import Inference, Metric, Source, Task, mean_squared_error
 from ired_jax.types import Array, Box, Example
 
@@ -32,9 +32,7 @@ def make_completion(
     *,
     n: Annotated[int, Field("rows", at_least=1)] = 20,
     m: Annotated[int, Field("columns; 0: as many as rows", at_least=0)] = 0,
-    rank: Annotated[
-        int, Field("of the matrix without noise", at_least=1, at_most=100_000)
-    ] = 10,
+    rank: Annotated[int, of_size("of the matrix without noise")] = 10,
     inference: Annotated[Inference, Part(Inference, "eval")] = INFERENCE,
 ) -> Task:
     """Makes the task: x [2, n, m], y [n, m], float32.
