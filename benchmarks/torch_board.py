@@ -1,46 +1,17 @@
-"""The Sudoku energy `board` in PyTorch: energy, its gradient in y, and a train step.
-
-Written for the comparison, as a careful user would: gradients are PyTorch's own, the
-products are `linear`, the norm is PyTorch's, Adam is the fused one, and the gradient in
-y holds the weights.
-
-Everything works on batches: known, y, is_free [B, 3, 3, 3, 3, 9], t int64 [B].
-"""
+"""The Sudoku energy `board` in PyTorch: products by `linear`, its own norm."""
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.torch_sudoku import Rows
+
 SMALLEST = 1e-6  # of a probability
 BLOCK, CELL, LINES = (2, 4), (5,), ((1, 2), (3, 4))
-
-
-class Rows(NamedTuple):
-    """A batch of boards."""
-
-    known: Tensor  # +-1 one-hot where given, else 0
-    y: Tensor
-    is_free: Tensor  # 0 or 1
-    t: Tensor
-
-    @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray, t: np.ndarray, device="cpu"):
-        """From digits x [B, 9, 9], 0 where unknown, and y [B, 9, 9, 9]."""
-        x, t = torch.tensor(x).long().to(device), torch.tensor(t).long().to(device)
-        y = torch.tensor(y).to(device)
-        is_free = (x == 0)[..., None].expand(y.shape).to(y.dtype)
-        known = (2 * F.one_hot((x - 1).clamp(min=0), 9) - 1) * (1 - is_free)
-        return cls(*map(as_units, (known, y, is_free)), t)
-
-
-def as_units(a: Tensor) -> Tensor:
-    """[B, 9, 9, 9] -> [B, band, row, stack, column, digit]."""
-    return a.reshape(-1, 3, 3, 3, 3, 9)
 
 
 def bend(h: Tensor) -> Tensor:
@@ -80,8 +51,9 @@ class Layer(nn.Module):
 class Board(nn.Module):
     """Answers after each round [R, B, 3, 3, 3, 3, 9], and the energy of the last."""
 
-    def __init__(self, channels: int, layers: int, a: np.ndarray, s: np.ndarray):
+    def __init__(self, channels: int, layers: int, rounds: int, a, s):
         super().__init__()
+        self.rounds = rounds
         self.inputs = nn.Linear(4, channels)
         self.stack = nn.ModuleList(Layer(channels) for _ in range(layers))
         self.levels = nn.Embedding(len(a), 2 * layers * channels)
@@ -89,13 +61,13 @@ class Board(nn.Module):
         self.register_buffer("a", torch.tensor(a))
         self.register_buffer("s", torch.tensor(s))
 
-    def forward(self, rows: Rows, rounds: int) -> Tensor:
+    def forward(self, rows: Rows) -> Tensor:
         known, y, is_free, t = rows
         y, channels = y * is_free, self.inputs.out_features
         levels = self.levels(t).reshape(-1, 1, 1, 1, 1, 1, len(self.stack), 2, channels)
         h = is_free[..., None] * first_state(y, channels)
         answer, answers = known, []
-        for _ in range(rounds):
+        for _ in range(self.rounds):
             h = h + self.inputs(torch.stack([known, y, answer, is_free], -1))
             for i, layer in enumerate(self.stack):
                 h = layer(h, levels[..., i, 0, :], levels[..., i, 1, :])
@@ -104,26 +76,25 @@ class Board(nn.Module):
             answers.append(answer)
         return torch.stack(answers)
 
-    def energy(self, rows: Rows, rounds: int) -> Tensor:
+    def energy(self, rows: Rows) -> Tensor:
         """E [B]."""
         a = self.a[rows.t].reshape(-1, 1, 1, 1, 1, 1)
-        gap = (rows.y - a * self(rows, rounds)[-1]) * rows.is_free
+        gap = (rows.y - a * self(rows)[-1]) * rows.is_free
         return (gap**2).flatten(1).sum(1) / (2 * self.s[rows.t])
 
-    def loss(self, rows: Rows, y0: Tensor, rounds: int) -> Tensor:
+    def loss(self, rows: Rows, y0: Tensor) -> Tensor:
         """mean over rows and rounds of the cross-entropy of the free true digits."""
         is_one = rows.is_free * (y0 > 0)
-        surprise = -torch.log((1 + (1 - 2 * SMALLEST) * self(rows, rounds)) / 2)
+        surprise = -torch.log((1 + (1 - 2 * SMALLEST) * self(rows)) / 2)
         of_rows = (is_one * surprise).flatten(2).sum(2)
         return (of_rows / is_one.flatten(1).sum(1).clamp(min=1)).mean()
 
 
-def load(params: Mapping, a: np.ndarray, s: np.ndarray, device="cpu") -> Board:
+def load(params: Mapping, a: np.ndarray, s: np.ndarray, **sizes: int) -> Board:
     """A module with the weights of the energy's parameters and the schedule's a, s."""
-    layers = sum(name.startswith("stack_") for name in params)
-    model = Board(params["head"]["kernel"].shape[0], layers, a, s)
+    model = Board(**sizes, a=a, s=s)
     model.load_state_dict(state_dict(params), strict=False)
-    return model.to(device)
+    return model
 
 
 def state_dict(params: Mapping) -> dict[str, Tensor]:
@@ -139,46 +110,3 @@ def state_dict(params: Mapping) -> dict[str, Tensor]:
             if "bias" in linear:
                 state[f"{path}.bias"] = linear["bias"]
     return {name: torch.tensor(np.array(value)) for name, value in state.items()}
-
-
-def energy_and_grad(model: Board, rounds: int, *, compiled: bool = False):
-    """rows -> (E [B], dE/dy); compiled: both passes as one graph."""
-    model.requires_grad_(False)
-
-    def eager(rows: Rows):
-        y = rows.y.detach().requires_grad_(True)
-        energy = model.energy(rows._replace(y=y), rounds)
-        (grad,) = torch.autograd.grad(energy.sum(), y)
-        return energy.detach(), grad
-
-    def total(y, rows):
-        energy = model.energy(rows._replace(y=y), rounds)
-        return energy.sum(), energy
-
-    def whole(rows: Rows):
-        grad, (_, energy) = torch.func.grad_and_value(total, has_aux=True)(rows.y, rows)
-        return energy, grad
-
-    return torch.compile(whole, fullgraph=True) if compiled else eager
-
-
-class Trainer:
-    """Loss on given rows, its gradient, Adam."""
-
-    def __init__(self, model: Board, rounds: int, learning_rate: float, *, compiled):
-        self.model, self.rounds = model, rounds
-        self.loss = torch.compile(model.loss) if compiled else model.loss
-        options = {"lr": learning_rate, "fused": True}
-        self.optimizer = torch.optim.Adam(model.parameters(), **options)
-
-    def loss_and_grads(self, rows: Rows, y0: Tensor) -> Tensor:
-        """The loss; its gradients are at the parameters."""
-        self.optimizer.zero_grad()
-        loss = self.loss(rows, y0, self.rounds)
-        loss.backward()
-        return loss.detach()
-
-    def step(self, rows: Rows, y0: Tensor) -> Tensor:
-        loss = self.loss_and_grads(rows, y0)
-        self.optimizer.step()
-        return loss
