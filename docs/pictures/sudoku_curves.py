@@ -34,9 +34,8 @@ def main() -> None:
         seconds = [point["step"] * times[of_step] / 1e3 for point in curve]
         for axis, split in zip(axes, SPLITS, strict=True):
             means, errors = zip(*(p[f"{split}/boards"] for p in curve), strict=True)
-            halves = [1.96 * error for error in errors]
             style = {"fmt": "o-", "ms": 3, "capsize": 2, "label": label}
-            axis.errorbar(seconds, means, halves, **style)
+            axis.errorbar(seconds, means, errors, **style)
     for axis, split in zip(axes, SPLITS, strict=True):
         axis.set(title=split, xlabel="seconds of steps, H200", ylim=(0, 1.02))
         axis.set_xscale("log")
