@@ -17,7 +17,7 @@ from ired_jax.negatives.base import ChainInfo, Strategy, keep, make_units
 from ired_jax.objectives.base import Context, Objective, Parameters
 from ired_jax.objectives.contrast import Weight, make_contrast
 from ired_jax.objectives.pairs import Levels
-from ired_jax.tasks.base import Metric, Source, Task
+from ired_jax.tasks.base import Metric, Source, Task, refuse_misfits_of_splits
 from ired_jax.types import Box, Energy, Example, PartError
 from tests.mutants import Mutant, one
 
@@ -192,6 +192,51 @@ TASKS = {
 }
 
 
+SPLITS = {
+    "corrupt gives float32[2], must give an answer like y, float32[3]": {
+        "corrupt": lambda key, x, y: y[:2]
+    },
+    "round gives float32[], must give an answer like y": {"round": jnp.sum},
+    "solver 'own' gives float32[1], must give an answer like y": {
+        "solvers": {"own": lambda x: x[:1]}
+    },
+    "residual gives float32[3] for one answer, must give a number": {
+        "residual": lambda x, y: y
+    },
+    "split 'val' draws (float32[4], float32[4]), training (float32[3], float32[3]):": {
+        "splits": {"val": Source(lambda data, key: Example(VALUES, VALUES))}
+    },
+    "box is float, must be a function": {
+        "splits": {"val": Source(lambda data, key: Example(*[VALUES[:3]] * 2), 1.0)}
+    },
+}
+
+
+@pytest.mark.parametrize("sentence", SPLITS)
+def test_what_a_run_meets_later_is_looked_at_before_it_begins(sentence):
+    with pytest.raises(PartError) as caught:
+        refuse_misfits_of_splits(task_of()._replace(**SPLITS[sentence]))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_splits_of_another_size_and_right_answers_are_taken():
+    larger = {"val": Source(lambda data, key: Example(VALUES, VALUES))}
+    fine = task_of()._replace(
+        solvers={"own": lambda x: x},
+        corrupt=lambda key, x, y: -y,
+        round=jnp.sign,
+        residual=lambda x, y: jnp.sum(y - x),
+    )
+    refuse_misfits_of_splits(fine)
+    refuse_misfits_of_splits(fine._replace(splits=larger, fitted=()))
+
+
+def test_splits_without_names_are_refused():
+    with pytest.raises(PartError, match="splits is list, must map names to Sources"):
+        known_of_task(task_of()._replace(splits=[task_of().train]))
+
+
 def task_of(
     draw=lambda data, key: Example(VALUES[:3], VALUES[:3]),
     box=lambda x: BOX,
@@ -275,6 +320,17 @@ def test_a_command_ends_with_the_sentence_of_a_part(capsys):
 
 
 MUTANTS = [
+    Mutant(
+        "new",
+        "a solver of another shape is compared with the model",
+        "ired_jax.tasks.base",
+        one(
+            "if jax.tree.map(jnp.shape, answer) != jax.tree.map(jnp.shape, y):",
+            "if False:",
+        ),
+        test_what_a_run_meets_later_is_looked_at_before_it_begins,
+        {"sentence": "solver 'own' gives float32[1], must give an answer like y"},
+    ),
     Mutant(
         "new",
         "a task is asked for what its parts have before they are looked at",

@@ -12,7 +12,7 @@ from ired_jax.energies import aimed
 from ired_jax.energies.aimed import Answering
 from ired_jax.objectives import paths, proposal
 from ired_jax.objectives.base import Context, Parameters
-from ired_jax.types import Box, Energy, Example, streams
+from ired_jax.types import Box, Energy, Example, PartError, streams
 from tests import toys
 from tests.mutants import Mutant, one
 
@@ -162,6 +162,15 @@ def test_what_cannot_be_is_one_sentence():
     flat = Energy(lambda key: (), lambda params, x, y, t: jnp.sum(y))
     with pytest.raises(ValueError, match="needs an energy with a network"):
         _prepared(energy=flat)
+
+
+def test_a_proposal_without_the_axis_of_rounds_is_refused():
+    """Its elements would be taken for rounds, each compared with the whole answer."""
+    whole = _energy()
+    last = whole._replace(propose=lambda *point: whole.propose(*point)[-1])
+    objective, rows = _prepared(last, own_share=0.0, noise_share=0.0)
+    with pytest.raises(PartError, match=r"propose gives float32\[3\] for one example"):
+        jax.eval_shape(lambda rows: objective.loss(PARAMS, (), rows, None), rows)
 
 
 def test_answers_are_ranked_by_doubt_where_that_is_asked():

@@ -22,7 +22,7 @@ from experiments.run.summary import Spikes
 from experiments.score import records
 from experiments.score.scorer import Scorer, score_seeds
 from experiments.startup import startup_text, time_text
-from ired_jax.tasks.base import Task
+from ired_jax.tasks.base import Task, refuse_misfits_of_splits
 from ired_jax.training import TrainState
 
 
@@ -44,6 +44,7 @@ def train_and_evaluate(
         checkpoint, a full disk, a loss or norm that is not finite, a signal.
     """
     experiment = build(config)
+    refuse_misfits_of_splits(experiment.task)
     watch = Watch(directory, report_every)
     with (
         workdir.held(directory, config, experiment.task),

@@ -23,7 +23,7 @@ from ired_jax.fields import Field
 from ired_jax.negatives.base import BoxFn, box_of
 from ired_jax.objectives import paths
 from ired_jax.objectives.base import Context, Metrics, Objective
-from ired_jax.types import Array, Energy, Example, Params, Tree
+from ired_jax.types import Array, Energy, Example, Params, PartError, Tree, told
 
 SMALLEST = 1e-6  # of a probability: below it a wrong answer is wrong enough
 METRICS = {
@@ -93,7 +93,8 @@ def make_proposal(
 
     Raises:
       ValueError: shares of more than 1 together, an energy without a proposal, or parts
-        that do not divide the batch.
+        that do not divide the batch; in the loss PartError: a proposal that does not
+        give the answers of all rounds.
     """
     if batch_size % parts:
         raise ValueError(
@@ -160,6 +161,12 @@ def _loss(
 
     def one(x, y0, y, t):
         answers = energy.propose(params, x, y, t)
+        of_round = jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], answers)
+        if of_round != jax.tree.map(jnp.shape, y0):
+            raise PartError(
+                f"energy: propose gives {told(answers)} for one example, must give the"
+                f" answers of all rounds, [rounds, ..] of y, {told(y0)}"
+            )
         error = partial(of_answer, box_of(box, x), truth=y0)
         errors = jax.vmap(lambda answer: error(answer=answer))(answers)
         return jnp.mean(errors), errors[-1], errors[0]

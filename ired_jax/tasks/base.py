@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ired_jax import boxes
 from ired_jax.fields import Field
@@ -159,10 +160,14 @@ def refuse_misfits(task: Task) -> None:
     """Looks at what the parts of a task give, by their shapes: nothing is computed.
 
     Raises:
-      PartError: a `train` that draws no `Example` or a y that is not of floats, one
-        whose box is none or of other shapes than y, or a metric that is none or gives
-        more than a number.
+      PartError: splits without names, a `train` that draws no `Example` or a y that is
+        not of floats, one whose box is none or of other shapes than y, or a metric that
+        is none or gives more than a number.
     """
+    if not isinstance(task.splits, Mapping):
+        raise PartError(
+            f"task: splits is {told(task.splits)}, must map names to Sources"
+        )
     for name, source in {"train": task.train, **task.splits}.items():
         if not isinstance(source, Source):
             raise PartError(f"task: {name} is {told(source)}, must be a Source")
@@ -185,6 +190,48 @@ def refuse_misfits(task: Task) -> None:
                 f"task: metric {name!r} gives {told(value)} for one answer, must give a"
                 " number, of shape ()"
             )
+
+
+def refuse_misfits_of_splits(task: Task) -> None:
+    """The same of what a run meets only later: wrong answers, residuals, baselines.
+
+    Raises:
+      PartError: a `corrupt`, `round` or solver that gives no answer like y, a residual
+        that is more than a number, or a split of other shapes than training's beside
+        baselines that are fitted to it.
+    """
+    key = jax.random.key(0)
+    for split, source in task.splits.items():
+        x, y = source.example
+        if task.fitted and task.metrics and not alike((x, y), tuple(task.example)):
+            raise PartError(
+                f"task: split {split!r} draws {told((x, y))}, training"
+                f" {told(tuple(task.example))}: baselines that are fitted need them"
+                " alike, give fitted=()"
+            )
+        if source.box is not None:
+            _refuse_box(source.box, x, y)
+        answers: dict[str, tuple[Callable, tuple]] = {
+            f"solver {name!r}": (solve, (x,)) for name, solve in task.solvers.items()
+        }
+        if task.corrupt is not None:
+            answers["corrupt"] = task.corrupt, (key, x, y)
+        if task.round is not None:
+            answers["round"] = task.round, (y,)
+        for name, (give, given) in answers.items():
+            answer = jax.eval_shape(give, *given)
+            if jax.tree.map(jnp.shape, answer) != jax.tree.map(jnp.shape, y):
+                raise PartError(
+                    f"task: {name} gives {told(answer)}, must give an answer like y,"
+                    f" {told(y)}"
+                )
+        if task.residual is not None:
+            residual = jax.eval_shape(task.residual, x, y)
+            if not is_number(residual):
+                raise PartError(
+                    f"task: residual gives {told(residual)} for one answer, must give a"
+                    " number, of shape ()"
+                )
 
 
 def _refuse_box(box: Callable[[Tree], Box], x: Tree, y: Tree) -> None:
