@@ -10,17 +10,22 @@ from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 SPLITS = "val", "hard", "minimal", "top95"
-# (study, its curve, whose step time, as what)
+# (study, its curve, whose step time, as what). The state "adds up" or is steady.
 CURVES = (
     ("steady study", "own", "own", "the energy"),
     ("steady study", "net", "net", "the same layers, no energy"),
-    (None, "own", "own", "the energy, a state that adds up"),
-    (None, "net", "net", "no energy, a state that adds up"),
-    ("third study", "own-long", "own", "the same energy, a longer schedule"),
-    ("third study", "wrong", "wrong", "the same energy, wrong digits as negatives"),
-    ("second study", "answer-own", "answer-own", "denoising, answer units, own states"),
     ("steady study", "denoising", "denoising", "denoising"),
-    ("third study", "unrolled", "unrolled", "unrolled descent"),
+    (None, "own", "own", "adds up: the energy"),
+    (None, "net", "net", "adds up: no energy"),
+    ("third study", "own-long", "own", "adds up: the energy, a longer schedule"),
+    ("third study", "wrong", "wrong", "adds up: the energy, wrong digits as negatives"),
+    (
+        "second study",
+        "answer-own",
+        "answer-own",
+        "adds up: denoising, answer units, own states",
+    ),
+    ("third study", "unrolled", "unrolled", "adds up: unrolled descent"),
 )
 
 
