@@ -276,7 +276,7 @@ def make_optimizer(
         float, Field("of Adam; 0 for Langevin runs", at_least=0, below=1)
     ] = 0.9,
     beta2: Annotated[
-        float, Field("of Adam; .999 for Langevin runs", at_least=0, below=1)
+        float, Field("of Adam; 0.999 for Langevin runs", at_least=0, below=1)
     ] = 0.99,
     grad_clip: Annotated[float, Field("of the global norm", above=0)] = 1.0,
 ) -> optax.GradientTransformation:
