@@ -1,6 +1,9 @@
 """Sets runs side by side: final figures, paired seeds, and learning curves.
 
 python -m experiments.compare --runs=runs/none-cpu-seed0,runs/cd_full-cpu-seed0
+
+Figures of another task, data, number of rows or version of a metric stand apart, each
+definition in a row, table and panel of its own, and no ratio is taken between them.
 """
 
 from pathlib import Path
@@ -10,7 +13,8 @@ from rich.table import Table
 
 from experiments import cli, figures
 from experiments.errors import UserError
-from experiments.run.logs import read_rows, say
+from experiments.reporting.runs import Definition, Run, apart, read
+from experiments.run.logs import say
 from experiments.score import statistics
 from experiments.score.records import read_result
 from experiments.score.tables import tables, with_bounds, with_error
@@ -20,46 +24,68 @@ PICTURES = (".png", ".pdf", ".svg")
 TRAINING = ("train/denoise_mse", "grad_norm_pos", "frac_sat", "margin", "filter/kept")
 
 
-def final_tables(runs: dict[str, Path], results: dict[str, dict]) -> list[Table]:
-    """Final answers from result.json; training metrics over the last tenth of a run."""
-    rows = [read_rows(path) for path in runs.values()]
-    answers, there = _answers(results), {n for lines in rows for r in lines for n in r}
+def final_tables(runs: dict[str, Run]) -> list[Table]:
+    """Final answers from result.json; training metrics over the last tenth of a run.
+
+    A row a metric and definition.
+    """
+    rows: list[tuple[str, dict[str, str]]] = []  # label, {run: cell}
+    for name in _answers(runs):
+        for mark, same in _alike(runs, name):
+            of_runs = {key: run.result["metrics"] for key, run in same.items()}
+            cells = {
+                key: with_error(metrics[name], metrics.get(f"{name}/stderr"))
+                for key, metrics in of_runs.items()
+            }
+            rows.append((name + mark, cells))
+    there = _logged(runs)
     training = [name for name in TRAINING if name in there]
-    training += figures.other_metrics(there)
-    columns = {}
-    for (name, result), lines in zip(results.items(), rows, strict=True):
-        metrics = result["metrics"]
-        cells = [with_error(metrics[n], metrics.get(f"{n}/stderr")) for n in answers]
-        columns[name] = cells + [_late_mean(lines, metric) for metric in training]
+    for name in training + figures.other_metrics(there):
+        for mark, same in _alike(runs, name, running=True):
+            late = {key: _late_mean(run.rows, name) for key, run in same.items()}
+            rows.append((name + mark, late))
+    columns = {key: [cells.get(key, "-") for _, cells in rows] for key in runs}
     title = "final answers, and the mean of the last tenth of training"
-    return tables(title, [*answers, *training], columns)
+    return tables(title, [label for label, _ in rows], columns)
 
 
-def seeds_tables(results: dict[str, dict]) -> list[Table]:
+def seeds_tables(runs: dict[str, Run]) -> list[Table]:
     """Means over seeds with 95 % intervals, and each run paired with the first.
 
-    Ratios are of geometric means, their interval and p-value those of a paired t-test
-    on the logarithms; figures that may be 0 are subtracted instead. Raises UserError if
-    the seeds differ.
+    A table a metric and definition: figures of different ones are in no pair. Ratios
+    are of geometric means, their interval and p-value those of a paired t-test on the
+    logarithms; figures that may be 0 are subtracted instead. Raises UserError if the
+    seeds differ.
     """
     views = []
-    for metric in _answers(results):
-        by_seed = {
-            name: {seed: scores[metric] for seed, scores in result["seeds"].items()}
-            for name, result in results.items()
-        }
-        means = [statistics.interval(values.values()) for values in by_seed.values()]
-        (_, first), *others = by_seed.items()
-        is_ratio = all(v > 0 for values in by_seed.values() for v in values.values())
-        kind = "ratio" if is_ratio else "difference"
-        pairs = [paired(values, first, name, is_ratio) for name, values in others]
-        columns = {
-            "mean": [f"{mean:.3g} +- {half:.2g}" for mean, half in means],
-            f"paired {kind} to the first": ["", *(pair for pair, _ in pairs)],
-            "p": ["", *(p for _, p in pairs)],
-        }
-        views += tables(f"{metric}: over seeds, 95 %", [*by_seed], columns)
+    for metric in _answers(runs):
+        found = _alike(runs, metric)
+        caption = "Runs of another definition are not compared." * (len(found) > 1)
+        for mark, same in found:
+            by_seed = {
+                key: {seed: of[metric] for seed, of in run.result["seeds"].items()}
+                for key, run in same.items()
+            }
+            title = f"{metric}{mark}: over seeds, 95 %"
+            columns = _over_seeds(by_seed)
+            views += tables(title, [*by_seed], columns, caption=caption or None)
     return views
+
+
+def _over_seeds(by_seed: dict[str, dict[str, float]]) -> dict[str, list[str]]:
+    """The columns of {run: {seed: value}}: of one run alone, its mean."""
+    means = [statistics.interval(values.values()) for values in by_seed.values()]
+    columns = {"mean": [f"{mean:.3g} +- {half:.2g}" for mean, half in means]}
+    (_, first), *others = by_seed.items()
+    if not others:
+        return columns
+    is_ratio = all(v > 0 for values in by_seed.values() for v in values.values())
+    kind = "ratio" if is_ratio else "difference"
+    pairs = [paired(values, first, name, is_ratio) for name, values in others]
+    return columns | {
+        f"paired {kind} to the first": ["", *(pair for pair, _ in pairs)],
+        "p": ["", *(p for _, p in pairs)],
+    }
 
 
 def paired(
@@ -82,39 +108,81 @@ def define(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
-    runs, output = cli.run_directories(values.runs), Path(values.output)
+    paths, output = cli.run_directories(values.runs), Path(values.output)
     if output.suffix not in PICTURES:
         allowed = ", ".join(PICTURES)
         raise UserError(f"--output={output}: must be a picture, one of {allowed}")
-    results = {name: _result(path) for name, path in runs.items()}
-    views = final_tables(runs, results)
-    if all(len(result["seeds"]) > 1 for result in results.values()):
-        views += seeds_tables(results)
+    runs = {name: finished(name, path) for name, path in paths.items()}
+    views = final_tables(runs)
+    if all(len(run.result["seeds"]) > 1 for run in runs.values()):
+        views += seeds_tables(runs)
     output = cli.output_path(output)
     for view in views:
         say(view)
-    panels = figures.panels_of(_answers(results))
-    rows = {name: read_rows(path) for name, path in runs.items()}
-    figures.save(figures.learning_curves(rows, panels), output)
+    figures.save(figures.learning_curves(*curves(runs)), output)
     say(f"learning curves: {output}")
 
 
-def _answers(results: dict[str, dict]) -> list[str]:
-    """The figures that all runs have, the first run's primary one first."""
-    names = []
-    for record in next(iter(results.values()))["records"]:
-        name = "/".join(filter(None, (record["split"], record["metric"])))
-        if all(name in result["metrics"] for result in results.values()):
-            names.append(name)
-    primary = next(iter(results.values()))["primary"]
-    return sorted(names, key=lambda name: name != primary)
-
-
-def _result(path: Path) -> dict:
+def finished(name: str, path: Path) -> Run:
+    """A run with its result, also where it was trained on since."""
     result = read_result(path)
     if result is None:
         raise UserError(f"{path}: is not a finished run, no result.json")
-    return result
+    return read(path)._replace(name=name, result=result)
+
+
+def curves(runs: dict[str, Run]) -> tuple[dict[str, list[dict]], figures.Panels]:
+    """What is drawn: each run's rows, and a panel a metric and definition.
+
+    A metric that is not defined alike has the name of its definition in the rows too.
+    """
+    names: dict[str, dict[str, str]] = {key: {} for key in runs}
+    drawn: dict[str, list[str]] = {}
+    answers = figures.panels_of(_answers(runs))
+    own = [(name, (name,)) for name in figures.other_metrics(_logged(runs))]
+    for title, panel in (*answers, *figures.CURVES, *own):
+        for name in panel:
+            found = _alike(runs, name, running=True)
+            for mark, same in found if len(found) > 1 else ():
+                drawn.setdefault(title + mark, []).append(name + mark)
+                for key in same:
+                    names[key][name] = name + mark
+    rows = {
+        key: [{names[key].get(n, n): v for n, v in row.items()} for row in run.rows]
+        for key, run in runs.items()
+    }
+    return rows, [*answers, *((title, tuple(panel)) for title, panel in drawn.items())]
+
+
+def _alike(
+    runs: dict[str, Run], name: str, *, running: bool = False
+) -> list[tuple[str, dict[str, Run]]]:
+    """(`, what tells it from others`, its runs) of each definition of a figure.
+
+    `running`: as it is logged in training, of the runs that do so.
+    """
+    found: dict[Definition, list[Run]] = {}
+    for run in runs.values():
+        if not running or any(name in row for row in run.rows):
+            definition = run.definition(name, running=running)
+            found.setdefault(definition, []).append(run)
+    marks = [f", {mark}" if mark else "" for mark in apart([*found.items()])]
+    alike = [{run.name: run for run in same} for same in found.values()]
+    return [*zip(marks, alike, strict=True)]
+
+
+def _logged(runs: dict[str, Run]) -> set[str]:
+    return {name for run in runs.values() for row in run.rows for name in row}
+
+
+def _answers(runs: dict[str, Run]) -> list[str]:
+    """The figures that all runs have, the first run's primary one first."""
+    names, results = [], [run.result for run in runs.values()]
+    for record in results[0]["records"]:
+        name = "/".join(filter(None, (record["split"], record["metric"])))
+        if all(name in result["metrics"] for result in results):
+            names.append(name)
+    return sorted(names, key=lambda name: name != results[0]["primary"])
 
 
 def _late_mean(rows: list[dict[str, float]], metric: str) -> str:

@@ -44,7 +44,7 @@ def write_run(folder: Path, name: str, scores, *, is_finished=True, rows=None, *
     config["eval"] = {"num_examples": 64, "num_examples_running": 8}
     for key, value in fields.items():
         group, _, field = key.rpartition("__")
-        (config[group] if group else config)[field] = value
+        (config.setdefault(group, {}) if group else config)[field] = value
     about = {"versions": {"jax": "0.10"}, "commit": "abc"}
     about |= {"device": {"kind": "H100", "count": 2}}
     described = {"primary": NAME, "metrics": {NAME: metric}}
