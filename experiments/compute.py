@@ -157,7 +157,7 @@ def figure(runs: dict[str, dict]) -> Figure:
     labels = {"steps": "descent steps a level", "restarts": "restarts R"}
     panels = [(split, kind) for split in splits for kind in labels]
     for axis, (split, kind) in zip(axes, panels, strict=True):
-        lows = []
+        lows, counts = [], set()
         for index, (name, run) in enumerate(runs.items()):
             entries = run["splits"].get(split, {kind: []})[kind]
             x = [entry[kind] for entry in entries]
@@ -167,9 +167,12 @@ def figure(runs: dict[str, dict]) -> Figure:
             # There are ten colours: further runs repeat them in dashes.
             style = {"fmt": "o-" if index < 10 else "s--", "ms": 3, "lw": 1.2}
             axis.errorbar(x, mean, half, **style, capsize=2, label=name)
-            axis.set_xticks(x, [str(value) for value in x])
+            counts |= set(x)
             lows += mean
-        axis.set(xscale="log", title=split, xlabel=labels[kind], ylabel=_label(runs))
+        if min(counts, default=1) > 0:  # else, with 0 steps, a linear axis
+            axis.set_xscale("log")
+            axis.set_xticks(sorted(counts), [str(n) for n in sorted(counts)])
+        axis.set(title=split, xlabel=labels[kind], ylabel=_label(runs))
         if min(lows, default=0) > 0:
             axis.set_yscale("log")
         axis.minorticks_off()

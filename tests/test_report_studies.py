@@ -47,9 +47,9 @@ def without(of_run: dict, name: str) -> dict:
     return {k: v for k, v in of_run.items() if k != name}
 
 
-def write(folder: Path, name: str, of_runs: dict[str, dict]) -> Path:
+def write(folder: Path, name: str, of_runs: dict[str, dict], **options) -> Path:
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({"num_examples": 64, "runs": of_runs}))
+    path.write_text(json.dumps({"num_examples": 64, "runs": of_runs} | options))
     return path
 
 
@@ -73,6 +73,21 @@ def test_the_seeds_of_a_config_have_its_colour_and_its_box(tmp_path):
             ("s1", "c1"),
         ]
     assert "e-seed2" in page.html(page_)
+
+
+def test_answers_of_no_steps_have_a_place_on_a_linear_axis(tmp_path):
+    of = of_compute()
+    (split,) = of["splits"].values()
+    split["steps"].insert(0, split["steps"][0] | {"steps": 0})
+    run = write_run(tmp_path, "run", {0: 1.0})
+    write(tmp_path, "compute", {"run": of})
+    steps, _ = [chart for chart in charts(told(run)) if chart.log_x]
+    svg = curves.svg(steps, {"run": 0})
+    assert "nan" not in svg
+    at = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', svg)]  # of 0, 1, 5
+    assert (at[2] - at[0]) / (at[1] - at[0]) == pytest.approx(5, rel=0.01)
+    scales = [axis.get_xscale() for axis in compute.figure({"run": of}).axes]
+    assert scales == ["linear", "log"]
 
 
 def test_runs_of_other_steps_have_columns_of_their_own():
@@ -124,6 +139,35 @@ def test_figures_of_other_numbers_of_rows_share_no_chart(tmp_path):
     assert titles == [f"val/err, -, rows={n}" for n in (64, 64, 32, 32)]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "marks"),
+    [
+        ({"restarts": 16}, {"restarts": 64}, ["restarts=16", "restarts=64"]),
+        ({"work": 900}, {"work": 100}, ["work=900", "work=100"]),
+        ({}, {"checkpoint": "best"}, ["checkpoint=last", "checkpoint=best"]),
+        ({"checkpoint": "last"}, {}, [""]),
+        # An earlier version wrote the default beside the work.
+        ({"work": 9, "restarts": 16}, {"work": 9, "restarts": None}, [""]),
+    ],
+)
+def test_shares_right_of_other_answers_or_checkpoints_are_not_paired(
+    tmp_path, first, second, marks
+):
+    share = {"mean": 0.5, "stderr": 0.1, "count": 3, "each": [0.4, 0.5, 0.7]}
+    best = [{"restarts": n, "first": share, "any": share} for n in (1, 2)]
+    split = {"best": best, "auroc": {"same x": share, "any x": share}}
+    of = of_judge(seeds=[0, 1, 2], splits={"val": split})
+    paths = [write_run(tmp_path, n, {0: 1.0}, train__rate=n) for n in ("a", "b")]
+    for path, options in zip(paths, (first, second), strict=True):
+        write(path, "judge", {path.name: of}, **options)
+    found = grids(told(*paths))
+    titles = [title for title in found if title.startswith("err, share right")]
+    text = "err, share right"
+    assert titles == [f"{text}, {mark}" if mark else text for mark in marks]
+    is_paired = any("first of R, beside" in title for title in found)
+    assert is_paired == (len(marks) == 1)
+
+
 def test_figures_of_another_run_of_the_same_name_are_left_out(tmp_path):
     run = write_run(tmp_path, "run", {0: 1.0}, task__sides=[1, 2])
     own = {"seed": 0, "task.n": 4, "task.sides": (1, 2), "field.of.before": 1}
@@ -166,6 +210,13 @@ def test_a_share_right_has_the_interval_over_its_seeds(tmp_path):
 
 
 MUTANTS = [
+    Mutant(
+        "report",
+        "answers of 0 steps on a logarithmic axis",
+        "experiments.reporting.curves",
+        one("chart.log_x and x_ends[0] > 0", "chart.log_x"),
+        test_answers_of_no_steps_have_a_place_on_a_linear_axis,
+    ),
     Mutant(
         "report",
         "a study of another shape is a traceback",
@@ -222,10 +273,21 @@ MUTANTS = [
             ),
             (
                 "number of rows",
-                'rows=of["rows"]',
-                "rows=1",
+                '"rows": study.get("num_examples")',
+                '"rows": 1',
                 test_figures_of_other_numbers_of_rows_share_no_chart,
                 {},
+            ),
+            (
+                "number of answers",
+                "scored[by] = study.get(by)",
+                "pass",
+                test_shares_right_of_other_answers_or_checkpoints_are_not_paired,
+                {
+                    "first": {"restarts": 16},
+                    "second": {"restarts": 64},
+                    "marks": ["restarts=16", "restarts=64"],
+                },
             ),
         )
     ),

@@ -62,8 +62,9 @@ def _axes(chart: Chart) -> tuple[Axis, Axis]:
     ends = ends[(ends > reach[0]) & (ends < reach[1])]
     low, high = min([low, *ends]), max([high, *ends])
     x_ends = (x.min(), x.max()) if len(x) else (0.0, 1.0)
+    log_x = chart.log_x and x_ends[0] > 0  # an answer of 0 steps has a place too
     return (
-        _axis(*x_ends, LEFT, WIDTH - RIGHT, chart.log_x, [*np.unique(x)]),
+        _axis(*x_ends, LEFT, WIDTH - RIGHT, log_x, [*np.unique(x)]),
         _axis(low, high, HEIGHT - BOTTOM, TOP, is_log),
     )
 

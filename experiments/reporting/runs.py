@@ -63,18 +63,22 @@ class Run(NamedTuple):
         return all(_hashable(own.get(k, v)) == _hashable(v) for k, v in config.items())
 
     def definition(
-        self, name: str, *, running: bool = False, rows: int | None = None
+        self,
+        name: str,
+        *,
+        running: bool = False,
+        scored: Mapping[str, Any] | None = None,
     ) -> Definition:
         """What must be the same where two figures of a name stand side by side.
 
         Args:
           name: logged.
           running: as it is scored during training, on fewer rows.
-          rows: as another command scored it, on so many.
+          scored: how another command did it: {rows, checkpoint, ..}.
         """
         found = dict(self.metrics.get(name, {}))
-        if rows is not None:
-            found["rows"] = rows
+        if scored is not None:
+            found |= scored
         elif found:
             is_final = self.result and not running
             found["rows"] = self.result.get("num_examples") if is_final else None

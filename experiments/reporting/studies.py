@@ -4,6 +4,7 @@ import contextlib
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -57,7 +58,7 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> tuple[Studies, list[st
     for path in (*(path for path in beside if path.exists()), *given):
         study = read_json(path)
         with _whole(path):
-            of_runs, rows = study.get("runs"), study.get("num_examples")
+            of_runs = study.get("runs")
             kind = _kind(of_runs)
             if kind is None:
                 raise UserError(
@@ -68,12 +69,28 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> tuple[Studies, list[st
             for of in of_runs.values():
                 NEEDED(of)
         for name in filter(by_name.get, of_runs):
-            of = of_runs[name] | {"rows": rows}
+            of = of_runs[name] | {"scored": _scored(study, kind)}
             if by_name[name].has(of.get("config", {})):  # earlier versions wrote none
                 found[kind][name] = of
             else:
                 strangers.append(f"{path} tells of another run with the name {name}.")
     return found, strangers
+
+
+def _scored(study: Mapping, kind: str) -> dict[str, Any]:
+    """What must be the same of two files whose figures stand side by side.
+
+    Of judge the answers to each x too, or the work that pays for them: then each run
+    has as many as it can afford.
+    """
+    scored = {
+        "rows": study.get("num_examples"),
+        "checkpoint": study.get("checkpoint", "last"),  # compute reads no other
+    }
+    if kind == "best":
+        by = "work" if study.get("work") else "restarts"
+        scored[by] = study.get(by)
+    return scored
 
 
 @contextlib.contextmanager
@@ -113,7 +130,7 @@ def _alike(
         if run.name in found:
             of = found[run.name]
             name = f"{next(iter(of['splits']))}/{of['metric']}"
-            definition = run.definition(name, rows=of["rows"])
+            definition = run.definition(name, scored=of["scored"])
             metric = _joined(of["metric"], of.get("unit"))
             metrics.setdefault(metric, {}).setdefault(definition, []).append(run)
     for metric, definitions in metrics.items():
