@@ -36,7 +36,7 @@ from experiments.score.trained import Trained
 def score_run(
     directory: Path,
     *,
-    restarts: int,
+    restarts: int | None,
     rounds: tuple[int, ...],
     num_examples: int,
     checkpoint: str = "last",
@@ -221,7 +221,11 @@ def figure(runs: dict[str, dict]) -> Figure:
         answers.set(title=split, xlabel="answers R (dots: any of them)", xscale="log")
         label = "rounds of the network (dashed: several answers)"
         work.set(title=split, xlabel=label, xscale="log")
-        energy.set(title=split, xlabel="energy (or doubt) of an answer", xscale="log")
+        energy.set(title=split, xlabel="energy (or doubt) of an answer")
+        of_splits = [run["splits"].get(split, {}) for run in runs.values()]
+        bins = [b for of in of_splits for b in of.get("calibration", ())]
+        if all(b["energy"] > 0 for b in bins):  # an energy may be negative
+            energy.set_xscale("log")
         answers.set_ylabel("share right")
     handles = axes[0].get_legend_handles_labels()
     drawn.legend(*handles, loc="outside lower center", ncols=2, fontsize=8)
@@ -261,6 +265,8 @@ def main(argv: list[str]) -> None:
     output = cli.output_path(output)
     names = ("restarts", "num_examples", "checkpoint", "work")
     options = {name: values[name].value for name in names}
+    if values.work:
+        options["restarts"] = None  # each run has as many as it pays for
     splits = tuple(filter(None, values.splits))
     runs = {}
     for name, path in paths.items():

@@ -1,5 +1,6 @@
 """What an energy is worth, counted by hand, and what an answer costs."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,7 +212,34 @@ def test_tables_and_pictures_hold_every_run_and_split():
     assert len(judge.figure(runs).axes) >= 6
 
 
+@pytest.mark.parametrize(("energy", "scale"), [(ENERGY, "log"), (-ENERGY, "linear")])
+def test_energies_below_0_are_drawn_on_a_linear_axis(energy, scale):
+    of_split = verdict.judged(energy, RIGHT) | {"work": []}
+    run = {"metric": "boards", "seeds": [0], "splits": {"val": of_split}}
+    assert judge.figure({"run": run}).axes[2].get_xscale() == scale
+
+
+@pytest.mark.parametrize(("work", "restarts"), [(100, None), (0, 16)])
+def test_with_work_the_file_names_no_restarts(work, restarts, tmp_path, monkeypatch):
+    of_split = verdict.judged(ENERGY, RIGHT) | {"work": []}
+    run = {"metric": "boards", "seeds": [0], "splits": {"val": of_split}}
+    monkeypatch.setattr(judge, "score_run", lambda *_, **__: run)
+    monkeypatch.setattr(judge.workdir, "read_config", lambda _: None)
+    output = tmp_path / "judge.png"
+    judge.main(["judge", "--runs=run", f"--work={work}", f"--output={output}"])
+    written = json.loads(output.with_suffix(".json").read_text())
+    assert (written["work"], written["restarts"]) == (work, restarts)
+
+
 MUTANTS = [
+    Mutant(
+        "judge",
+        "energies below 0 on a logarithmic axis",
+        "experiments.judge",
+        one('if all(b["energy"] > 0 for b in bins)', "if True"),
+        test_energies_below_0_are_drawn_on_a_linear_axis,
+        {"energy": -ENERGY, "scale": "linear"},
+    ),
     Mutant(
         "judge",
         "the work of an energy without rounds is counted",
