@@ -84,16 +84,20 @@ def _restart_figures(
     energy = np.stack([rows.energy for rows in runs], axis=1)
     value = np.stack([rows.figures[metric] for rows in runs], axis=1)
     best = {n: statistics.best_of(energy, value, n).lowest for n in sorted(restarts)}
-    return [{"restarts": n, "value": statistics.summary(v)} for n, v in best.items()]
+    return [
+        {"restarts": n, "value": statistics.summary(v) | {"rows": len(v)}}
+        for n, v in best.items()
+    ]
 
 
 def _step_figures(count: int, rows: Rows, first: Rows, metric: str) -> dict:
     """The metric of the answers, and their distance from those of REFERENCE steps."""
     moved = flat(rows.answer) - flat(first.answer)
+    of_rows = {"rows": len(moved)}
     return {
         "steps": count,
-        "value": statistics.summary(rows.figures[metric]),
-        "displacement": statistics.root_summary(np.mean(moved**2, axis=1)),
+        "value": statistics.summary(rows.figures[metric]) | of_rows,
+        "displacement": statistics.root_summary(np.mean(moved**2, axis=1)) | of_rows,
     }
 
 
@@ -110,7 +114,10 @@ def _merged(of_seeds: list[dict]) -> dict:
 
 
 def _interval(values: list[statistics.Summary]) -> dict:
-    """{mean, half, each}: 95 % over seeds, or over the draws of a single seed."""
+    """{mean, half, not_finite, rows, each}: 95 % over seeds, or over draws of one.
+
+    Of the finite values; how many of how many `rows` are not, over all seeds.
+    """
     means = [value["mean"] for value in values]
     if None in means:  # no finite answer at all
         mean, half = np.nan, np.nan
@@ -118,7 +125,10 @@ def _interval(values: list[statistics.Summary]) -> dict:
         mean, half = statistics.interval(means)
     else:
         mean, half = means[0], 1.96 * (values[0]["stderr"] or 0.0)
-    return {"mean": float(mean), "half": float(half), "each": values}
+    rows = sum(value["rows"] for value in values)
+    left_out = rows - sum(value["count"] for value in values)
+    counts = {"not_finite": left_out, "rows": rows}
+    return {"mean": float(mean), "half": float(half), **counts, "each": values}
 
 
 def final_tables(runs: dict[str, dict]) -> list[Table]:
@@ -137,8 +147,8 @@ def final_tables(runs: dict[str, dict]) -> list[Table]:
                     f"{most} / {REFERENCE} steps": f"{last['mean'] / few['mean']:.3g}"
                     if few["mean"]
                     else "-",
-                    f"moved in {most}": f"{by_steps[most]['displacement']['mean']:.2g}",
-                    f"best of {best['restarts']}": f"{best['value']['mean']:.3g}",
+                    f"moved in {most}": _mean(by_steps[most]["displacement"], ".2g"),
+                    f"best of {best['restarts']}": _mean(best["value"], ".3g"),
                 }
             )
     names = dict.fromkeys(name for of_run in cells for name in of_run)
@@ -217,7 +227,18 @@ def main(argv: list[str]) -> None:
 
 
 def _with_half(value: dict) -> str:
-    return f"{value['mean']:.3g} +- {value['half']:.1g}"
+    return f"{value['mean']:.3g} +- {value['half']:.1g}" + _left_out(value)
+
+
+def _mean(value: dict, form: str) -> str:
+    return f"{value['mean']:{form}}" + _left_out(value)
+
+
+def _left_out(value: dict) -> str:
+    """` (1 of 4 not finite)`, which a mean leaves out; earlier versions did not say."""
+    if value.get("not_finite"):
+        return f" ({value['not_finite']} of {value['rows']} not finite)"
+    return ""
 
 
 if __name__ == "__main__":

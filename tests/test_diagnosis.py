@@ -100,7 +100,8 @@ def test_what_is_not_defined_is_left_out_and_counted():
 
 
 def test_several_seeds_get_a_t_interval_and_one_seed_that_of_its_draws():
-    values = [{"mean": mean, "stderr": 0.1, "count": 9} for mean in (1.0, 2.0, 6.0)]
+    one = {"stderr": 0.1, "count": 9, "rows": 9}
+    values = [one | {"mean": mean} for mean in (1.0, 2.0, 6.0)]
     over_seeds = compute._interval(values)
     assert over_seeds["mean"] == pytest.approx(3.0)
     # 4.302653: the t quantile of 2 degrees of freedom; the variance is 7.

@@ -239,6 +239,7 @@ MUTANTS = [
         one('if all(b["energy"] > 0 for b in bins)', "if True"),
         test_energies_below_0_are_drawn_on_a_linear_axis,
         {"energy": -ENERGY, "scale": "linear"},
+        error=UserWarning,
     ),
     Mutant(
         "judge",

@@ -12,6 +12,7 @@ from experiments import compute
 from experiments.errors import UserError
 from experiments.reporting import curves, page
 from experiments.score import verdict
+from experiments.score.scorer import Rows
 from tests.mutants import Mutant, one
 from tests.test_judge import ENERGY, RIGHT
 from tests.test_report import charts, grids, told, write_run
@@ -88,6 +89,41 @@ def test_answers_of_no_steps_have_a_place_on_a_linear_axis(tmp_path):
     assert (at[2] - at[0]) / (at[1] - at[0]) == pytest.approx(5, rel=0.01)
     scales = [axis.get_xscale() for axis in compute.figure({"run": of}).axes]
     assert scales == ["linear", "log"]
+
+
+def test_answers_that_are_not_finite_are_counted_beside_the_mean_of_the_others():
+    """Also in the JSON; an earlier version's has no such count."""
+
+    def split(*values: float) -> dict:
+        """One start noise, 5 steps all finite, 9 steps with these errors."""
+        figures, energy = {"err": np.array(values)}, np.ones(4)
+        answers = np.where(np.isfinite(values), 0.0, np.nan)[:, None]
+        rows = Rows(figures, energy, None, answers, None)
+        first = Rows({"err": np.ones(4)}, energy, None, np.zeros((4, 1)), None)
+        return {
+            "steps": [
+                compute._step_figures(5, first, first, "err"),
+                compute._step_figures(9, rows, first, "err"),
+            ],
+            "restarts": compute._restart_figures([rows], (1,), "err"),
+        }
+
+    of_seeds = [split(1, 3, np.nan, np.inf), split(1, 2, 3, 2)]
+    for count, texts in ((1, ["1 +- 0", "2 +- 2"]), (2, ["1 +- 0", "2 +- 0"])):
+        merged = compute._merged(of_seeds[:count])
+        rows = 4 * count
+        value = merged["steps"][1]["value"]
+        assert (value["not_finite"], value["rows"]) == (2, rows)
+        left_out = f" (2 of {rows} not finite)"
+        columns = {
+            column.header: [*column.cells]
+            for table in compute.final_tables({"a": of_compute(splits={"val": merged})})
+            for column in table.columns
+        }
+        assert columns["5 steps"] == texts[:1]
+        assert columns["9 steps"] == [texts[1] + left_out]
+        assert columns["moved in 9"] == ["0" + left_out]
+        assert columns["best of 1"] == ["2" + left_out]
 
 
 def test_runs_of_other_steps_have_columns_of_their_own():
@@ -212,10 +248,18 @@ def test_a_share_right_has_the_interval_over_its_seeds(tmp_path):
 MUTANTS = [
     Mutant(
         "report",
+        "answers that are not finite are left out in silence",
+        "experiments.compute",
+        one('if value.get("not_finite")', "if False"),
+        test_answers_that_are_not_finite_are_counted_beside_the_mean_of_the_others,
+    ),
+    Mutant(
+        "report",
         "answers of 0 steps on a logarithmic axis",
         "experiments.reporting.curves",
         one("chart.log_x and x_ends[0] > 0", "chart.log_x"),
         test_answers_of_no_steps_have_a_place_on_a_linear_axis,
+        error=RuntimeWarning,
     ),
     Mutant(
         "report",
