@@ -11,7 +11,7 @@ from scipy import stats
 
 from experiments import compute, diagnose
 from experiments.build import build
-from experiments.diagnosis import landscapes, study
+from experiments.diagnosis import landscapes, pictures, study
 from experiments.score import statistics
 from experiments.score.trained import Trained
 from experiments.views import inverse
@@ -241,6 +241,25 @@ def test_a_barrier_stands_above_both_ends():
 
 
 # --- commands -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "stem"), [([], "diagnosis"), (["--seed=3"], "diagnosis-seed3")]
+)
+def test_a_seed_that_is_asked_for_has_pictures_of_its_own(
+    flag, stem, tmp_path, monkeypatch
+):
+    saved = []
+    for name in ("by_level", "ranking", "best_of", "lines"):
+        monkeypatch.setattr(pictures, name, lambda _: None)
+    monkeypatch.setattr(pictures, "save", lambda _, path: saved.append(path))
+    monkeypatch.setattr(diagnose.trained, "load", lambda *_: None)
+    found = {"splits": {}, "better": "low"}
+    monkeypatch.setattr(diagnose, "diagnose", lambda *_: found)
+    diagnose.main(["diagnose", f"--workdir={tmp_path}", *flag])
+    assert (tmp_path / f"{stem}.json").exists()
+    names = ("levels", "ranking", "best-of", "lines")
+    assert saved == [tmp_path / "figures" / f"{stem}-{name}.png" for name in names]
 
 
 def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():

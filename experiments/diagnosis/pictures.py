@@ -39,8 +39,8 @@ BEST_OF = (("gain", "answer of lowest energy"), ("oracle_gain", "best answer"))
 OUTSIDE = {"loc": "outside lower center", "ncols": 4, "fontsize": 8}
 
 
-def write_all(diagnosis: dict, folder: Path) -> None:
-    """Writes `folder`/diagnosis-*.png."""
+def write_all(diagnosis: dict, folder: Path, stem: str) -> None:
+    """Writes `folder`/<stem>-*.png."""
     pictures = {
         "levels": by_level(diagnosis),
         "ranking": ranking(diagnosis),
@@ -50,7 +50,7 @@ def write_all(diagnosis: dict, folder: Path) -> None:
     if any(split["diagnostics"] for split in diagnosis["splits"].values()):
         pictures["diagnostics"] = diagnostics(diagnosis)
     for name, figure in pictures.items():
-        save(figure, folder / f"diagnosis-{name}.png")
+        save(figure, folder / f"{stem}-{name}.png")
 
 
 def by_level(diagnosis: dict) -> Figure:
