@@ -564,6 +564,7 @@ def test_the_command_writes_a_page_and_markdown(tmp_path, capsys):
         ([], "--runs: must name at least one run"),
         (["nowhere"], "nowhere: is not a run directory"),
         (["damaged"], "damaged/config.json: is damaged"),
+        (["deep"], "deep/config.json: is damaged"),
         (["empty"], "empty/config.json: holds no config"),
         (["else"], "else: its result.json holds no metrics and no primary"),
         (["x", "--output=x.pdf"], "--output=x.pdf: must be a .html file"),
@@ -574,7 +575,8 @@ def test_a_bad_command_gets_one_sentence(
     arguments, named, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    for name, text in (("damaged", "{"), ("empty", "{}")):
+    texts = {"damaged": "{", "empty": "{}", "deep": "[" * 100_000}
+    for name, text in texts.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(text)
     write_run(tmp_path, "else", {}, is_finished=False)

@@ -142,7 +142,7 @@ def read(path: Path) -> Run:
         result = None  # of before it was trained on
     try:
         values = flatten(record.pop("config"))
-    except (KeyError, AttributeError) as error:
+    except (KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path / 'config.json'}: holds no config") from error
     return Run(path.resolve().name, path, values, record, result, rows)
 
@@ -157,7 +157,7 @@ def read_json(path: Path) -> dict:
         content = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: cannot be read, {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is damaged ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no object but {str(content)[:20]}")

@@ -1,9 +1,9 @@
 """What result.json says of a run: typed records, and which row of a run is the best."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -125,16 +125,47 @@ def read_result(directory: Path) -> dict | None:
     Raises:
       UserError: it is damaged, or is no result.
     """
-    if not (directory / "result.json").is_file():
+    path = directory / "result.json"
+    if not path.is_file():
         return None
-    found = read_json(directory / "result.json")
+    found = read_json(path)
     names = {"metrics", "primary", "records", "seeds", "step"}
     missing = names - set(found if isinstance(found, dict) else ())
     if missing:
         raise UserError(
             f"{directory}: its result.json holds no {' and no '.join(sorted(missing))}"
         )
+    is_right = {
+        "metrics": _are_numbers(found["metrics"]),
+        "primary": isinstance(found["primary"], str),
+        "records": _are_all(found["records"], list, _is_record),
+        "seeds": _are_all(found["seeds"], dict, _are_numbers),
+        "step": type(found["step"]) is int,
+    }
+    wrong = [name for name, right in is_right.items() if not right]
+    if wrong:
+        raise UserError(f"{path}: is damaged, no run writes such {' and '.join(wrong)}")
     return found
+
+
+def _are_all(found: object, kind: type, is_right: Callable[[Any], bool]) -> bool:
+    """Whether it is a list or dict whose items or values are right."""
+    if not isinstance(found, kind):
+        return False
+    return all(map(is_right, found.values() if isinstance(found, dict) else found))
+
+
+def _are_numbers(found: object) -> bool:
+    return _are_all(found, dict, lambda value: type(value) in (int, float))
+
+
+def _is_record(found: object) -> bool:
+    """Whether it has the names and units of a `Record`."""
+    if not isinstance(found, dict):
+        return False
+    split, texts = found.get("split"), ("metric", "unit", "better")
+    is_split = split is None or isinstance(split, str)
+    return is_split and all(isinstance(found.get(name), str) for name in texts)
 
 
 def result(
