@@ -43,7 +43,7 @@ class Evaluation(NamedTuple):
         int, Field("held-out rows of the final figures", at_least=2, on_resume=True)
     ] = 20_000
     num_examples_running: Annotated[
-        int, Field("of those, during training", at_least=2, on_resume=True)
+        int, Field("of those, during training", at_least=2)
     ] = 2_048
     batch_size: Annotated[
         int, Field("any; the result does not depend on it", at_least=1, on_resume=True)

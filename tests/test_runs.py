@@ -14,6 +14,7 @@ from experiments.run.logs import read_rows
 from experiments.run.loop import train_and_evaluate
 from experiments.score import trained
 from experiments.score.scorer import Scorer
+from tests.mutants import Mutant, one
 from tests.runs import CONTRACT, config_of, last_state, stop_at, train
 from tests.test_checkpoint import damage
 
@@ -109,6 +110,14 @@ def test_a_longer_run_is_refused_where_a_schedule_knows_the_length(tmp_path):
     workdir.claim(tmp_path / "b", config_of(9))
 
 
+def test_evaluations_on_other_rows_are_another_runs(tmp_path):
+    """The best one and an early stop compare those of one run with each other."""
+    workdir.claim(tmp_path, config_of(6))
+    with pytest.raises(UserError, match=r"num_examples_running is 8 there and 4 here"):
+        workdir.claim(tmp_path, config_of(6, eval__num_examples_running=4))
+    workdir.claim(tmp_path, config_of(6, eval__num_examples=32))
+
+
 def test_a_run_that_goes_on_keeps_the_figures_of_its_earlier_end(finished, tmp_path):
     """Under another name: until it ends again it has none."""
     directory, _, _ = finished
@@ -170,3 +179,18 @@ def test_several_seeds_are_one_run_with_a_result_each(finished, tmp_path):
     chex.assert_trees_all_equal(model.params, second)
     with pytest.raises(UserError, match=r"--seed=7: .* has \(0, 1\)"):
         trained.load(tmp_path, seed=7)
+
+
+MUTANTS = [
+    Mutant(
+        "run",
+        "evaluations of one run may be on different rows",
+        "experiments.configuration",
+        one(
+            "if spec.field.on_resume}",
+            'if spec.field.on_resume or name.startswith("eval.num")}',
+        ),
+        test_evaluations_on_other_rows_are_another_runs,
+        error=pytest.fail.Exception,
+    ),
+]
