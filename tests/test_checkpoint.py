@@ -14,6 +14,8 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.run.checkpoint import Checkpoints
+from experiments.run.logs import read_rows
+from experiments.score import records
 from ired_jax.objectives.base import Parameters
 from ired_jax.tasks.base import Evaluator
 from ired_jax.tasks.inverse import make_inverse
@@ -131,8 +133,12 @@ def test_evaluation_needs_the_averaged_parameters_of_the_energy_alone(tmp_path):
         (TASK, {3: 0.1, 6: 0.3, 9: 0.2, 12: 0.4}, 3),
         (HIGH, {3: 0.4, 6: 0.2, 9: 0.3, 12: 0.1}, 3),
         (TASK, {3: np.nan, 6: 0.1, 9: 0.3, 12: 0.4}, 6),
+        (HIGH, {3: 0.5, 6: 1.0, 9: 1.0, 12: 1.0}, 6),
     ],
-    ids=["low is better", "high is better", "not a number is never best"],
+    ids=[
+        *("low is better", "high is better", "not a number is never best"),
+        "of equals the first",
+    ],
 )
 def test_the_best_checkpoint_and_the_last_two_are_kept(task, figures, best, tmp_path):
     """The second process did not see the best."""
@@ -144,6 +150,7 @@ def test_the_best_checkpoint_and_the_last_two_are_kept(task, figures, best, tmp_
     with Checkpoints(tmp_path, task, read_only=True) as checkpoints:
         assert checkpoints.steps == [best, 9, 12]
     assert restore_ema(tmp_path, "best", task)[0] == best
+    assert records.best_row(task, read_rows(tmp_path))["step"] == best
     assert restore_ema(tmp_path, "last", task)[0] == 12
 
 
@@ -248,6 +255,17 @@ MUTANTS = [
         one("if np.isfinite(value):", "if True:"),
         test_the_best_checkpoint_and_the_last_two_are_kept,
         {"task": TASK, "figures": {3: np.nan, 6: 0.1, 9: 0.3, 12: 0.4}, "best": 6},
+    ),
+    Mutant(
+        "checkpoint",
+        "the last of equals is read as the best",
+        CHECKPOINT,
+        one(
+            "step for step in self.steps if step in",
+            "step for step in steps if step in",
+        ),
+        test_the_best_checkpoint_and_the_last_two_are_kept,
+        {"task": HIGH, "figures": {3: 0.5, 6: 1.0, 9: 1.0, 12: 1.0}, "best": 6},
     ),
     Mutant(
         "checkpoint",

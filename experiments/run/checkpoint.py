@@ -143,7 +143,10 @@ class Checkpoints:
         """
         steps = list(reversed(self.steps))
         if which == "best":
-            steps.sort(key=lambda step: self._errors.get(step, np.inf))
+            # Of equals the first, as in `records.best_row`: the sort is stable.
+            scored = [step for step in self.steps if step in self._errors]
+            scored.sort(key=self._errors.get)
+            steps = scored + [step for step in steps if step not in scored]
         for step in steps:
             item = ocp.args.StandardRestore(_flatten(like))
             restored = self._try(step, {"ema": item})
