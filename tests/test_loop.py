@@ -18,7 +18,7 @@ from experiments.run.checkpoint import Checkpoints
 from experiments.run.logs import Logs, read_rows
 from experiments.run.programs import Programs
 from experiments.run.schema import schema_of
-from experiments.score import scorer
+from experiments.score import baselines, scorer
 from experiments.score.scorer import Scorer
 from ired_jax import training
 from tests import plain, tiny
@@ -150,6 +150,57 @@ def test_the_result_is_on_disk_and_names_the_best_evaluation(tmp_path):
     assert set(result["metrics"]) >= CONTRACT
 
 
+def without_figures(patch: pytest.MonkeyPatch) -> None:
+    """A report in no time: where nothing is said of what it computes."""
+    without_scores(patch)
+    patch.setattr(baselines, "score", lambda task, *_: {n: {} for n in task.fitted})
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_the_command_of_a_finished_run_keeps_its_origin_and_figures(
+    patience, tmp_path, monkeypatch
+):
+    """Finished by its length, or by its patience after the worse row of step 6."""
+    without_figures(monkeypatch)
+    run_before_its_end(tmp_path)
+    config = run_of(9 if patience else 6, train__patience=patience)
+    trained = workdir.provenance()
+    train(config, tmp_path)
+    first = (tmp_path / "result.json").read_bytes()
+    monkeypatch.setattr(workdir, "provenance", lambda: trained | {"commit": "other"})
+    config.eval.num_examples += 8
+    train(config, tmp_path)
+    rows = {"result.json": 24, "result-6-16.json": 16}
+    for name, num_examples in rows.items():
+        result = json.loads((tmp_path / name).read_text())
+        assert (result["num_examples"], result["commit"]) == (
+            num_examples,
+            trained["commit"],
+        )
+    assert (tmp_path / "result-6-16.json").read_bytes() == first
+    assert {p.name for p in tmp_path.glob("result*")} == {*rows}
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert {name: stored[name] for name in trained} == trained
+
+
+def test_a_run_that_another_goes_on_with_names_both(tmp_path, monkeypatch):
+    config, first = run_before_its_end(tmp_path), workdir.provenance()
+    second = first | {"commit": "other"}
+    monkeypatch.setattr(workdir, "provenance", lambda: second)
+    workdir.sign(tmp_path, 6)
+    for _ in range(2):  # the command once more
+        workdir.claim(tmp_path, config)
+        assert workdir.origin(tmp_path) == second | {"earlier": [{"up_to": 6, **first}]}
+
+
+def test_a_run_that_lost_its_lines_is_still_reported(tmp_path, monkeypatch):
+    without_figures(monkeypatch)
+    config = run_before_its_end(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("")
+    train(config, tmp_path)
+    assert json.loads((tmp_path / "result.json").read_text())["best"] is None
+
+
 def test_each_seed_is_scored_on_the_rows_that_it_was_trained_on():
     experiment, seen = build(tiny.get_config("none", train__num_seeds=2, seed=4)), []
     judge = SimpleNamespace(
@@ -234,6 +285,23 @@ MUTANTS = [
         write_json(Path(scratch) / "result.json", result)""",
         ),
         test_the_result_is_on_disk_and_names_the_best_evaluation,
+        error=FileNotFoundError,
+    ),
+    Mutant(
+        "run",
+        "a finished run is signed by who looks at it again",
+        LOOP,
+        one("if not _is_over(experiment, step, logs.rows):", "if True:"),
+        test_the_command_of_a_finished_run_keeps_its_origin_and_figures,
+        {"patience": 0},
+    ),
+    Mutant(
+        "run",
+        "figures on other rows are overwritten",
+        "experiments.run.report",
+        one("if rows != num_examples:", "if False:"),
+        test_the_command_of_a_finished_run_keeps_its_origin_and_figures,
+        {"patience": 0},
         error=FileNotFoundError,
     ),
     Mutant(

@@ -66,7 +66,8 @@ def train_and_evaluate(
             Logs(directory, schema, step=step, num_steps=length, then=watch) as logs,
             Programs(experiment, state, step) as programs,
         ):
-            if step < length:
+            if not _is_over(experiment, step, logs.rows):
+                workdir.sign(directory, step)
                 set_aside(directory, step)
                 say(time_text(logs.rows, length - step))
             state = _train(
@@ -86,10 +87,7 @@ def _train(
     """Steps until the end, an interrupt, or an early stop."""
     periods, step, pending = experiment.periods, step_of(state), []
     meter, spikes = Meter(), Spikes(logs.directory)
-    while step < periods.num_steps and not interrupt.is_asked():
-        stop = _should_stop_early(experiment.task, logs.rows, periods.patience)
-        if periods.patience and devices.agreed(stop):
-            break
+    while not _is_over(experiment, step, logs.rows) and not interrupt.is_asked():
         for text in programs.news(step):
             say(text)
         if not pending:
@@ -170,6 +168,15 @@ def _interrupted(state: TrainState) -> TrainState:
 def step_of(state: TrainState) -> int:
     """Finished steps, the same for all seeds."""
     return int(np.max(state.step))
+
+
+def _is_over(experiment: Experiment, step: int, rows: list[dict]) -> bool:
+    """Whether no step is left: the length is reached, or patience is at its end."""
+    periods = experiment.periods
+    if step >= periods.num_steps:
+        return True
+    stop = _should_stop_early(experiment.task, rows, periods.patience)
+    return bool(periods.patience) and devices.agreed(stop)
 
 
 def _should_stop_early(task: Task, rows: list[dict], patience: int) -> bool:

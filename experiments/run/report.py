@@ -1,5 +1,6 @@
 """What a finished run leaves: the final figures, the table, pictures."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 
 from experiments import devices, figures
 from experiments.build import Experiment
+from experiments.errors import UserError
 from experiments.run import workdir
 from experiments.run.files import write_json
 from experiments.run.logs import Logs, say
@@ -49,8 +51,9 @@ def report(
         "answer_shape": shapes[0] if len(shapes) == 1 else shapes,
         "baselines": others,
         "training_seconds": seconds_of(logs.rows),
-        **workdir.provenance(),
+        **workdir.origin(directory),
     }
+    _set_aside_other(directory, num_examples)
     write_json(directory / "result.json", result)
 
 
@@ -61,8 +64,20 @@ def set_aside(directory: Path, step: int) -> None:
         path.replace(directory / f"result-{step}.json")
 
 
+def _set_aside_other(directory: Path, num_examples: int) -> None:
+    """Figures on another number of rows stay, as `result-<step>-<rows>`."""
+    path = directory / "result.json"
+    if not devices.is_writer() or not path.exists():
+        return
+    with contextlib.suppress(UserError):  # a damaged one makes room
+        found = records.read_result(directory)
+        rows = found.get("num_examples")
+        if rows != num_examples:
+            path.replace(directory / f"result-{found['step']}-{rows}.json")
+
+
 def _last_of_training(experiment: Experiment, logs: Logs) -> dict[str, float]:
     """What the objectives last reported of training."""
     names = [n for o in experiment.objectives.values() for n in o.metrics]
-    last = logs.rows[-1]
+    last = logs.rows[-1] if logs.rows else {}  # its file was lost
     return {n: last[n] for n in names if n.startswith("train/") and n in last}

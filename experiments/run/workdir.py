@@ -24,6 +24,7 @@ from ired_jax.tasks.base import Task
 
 LOCK = "lock"  # a file of the run directory, empty
 FORMAT = 2  # of config.json: its fields are those of the parts that it chose
+ORIGIN, EARLIER = ("versions", "commit", "device"), "earlier"  # of config.json
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -79,10 +80,36 @@ def _locked(workdir: Path, now: Values) -> Iterator[None]:
 
 
 def _describe(workdir: Path, now: Values, task: Task | None) -> None:
-    content = {"format": FORMAT, "config": nest(now).to_dict(), **provenance()}
+    content = {"format": FORMAT, "config": nest(now).to_dict(), **origin(workdir)}
     if task is not None:
         content |= {"primary": task.primary, "metrics": records.described(task)}
     write_json(workdir / "config.json", content)
+
+
+def origin(workdir: Path) -> dict[str, Any]:
+    """Versions, commit and device of who trained a run last, and `earlier` ones.
+
+    Without a config.json they are those of this process.
+    """
+    path = workdir / "config.json"
+    stored = read_json(path) if path.exists() else {}
+    found = {name: stored[name] for name in (*ORIGIN, EARLIER) if name in stored}
+    return found or provenance()
+
+
+def sign(workdir: Path, step: int) -> None:
+    """Says in config.json that this process trains from `step` on.
+
+    Who trained up to there, if it was another, stays under `earlier`.
+    """
+    if not devices.is_writer():
+        return
+    path, now = workdir / "config.json", provenance()
+    content = read_json(path)
+    before = {name: content[name] for name in ORIGIN if name in content}
+    if step and before != now:
+        content[EARLIER] = [*content.get(EARLIER, []), {"up_to": step, **before}]
+    write_json(path, content | now)
 
 
 def refuse_others(workdir: Path, now: Values) -> None:
