@@ -13,6 +13,7 @@ python -m experiments.evaluate --workdir=runs/none-cpu-seed0 \
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from experiments import cli, fields
 from experiments.errors import UserError
@@ -36,7 +37,8 @@ def define(values: flags.FlagValues) -> None:
         )
     flags.DEFINE_string(
         "output", None,
-        "default: <workdir>/evaluation-<checkpoint>[-<config>][-seed<n>].json",
+        "default: <workdir>/evaluation-<checkpoint>[-<config>][-num_examples=<n>]"
+        "[-seed<n>].json",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
@@ -57,6 +59,18 @@ def _refuse_ignored(argv: list[str], values: flags.FlagValues) -> None:
             )
 
 
+def _file_name(
+    argv: list[str], values: flags.FlagValues, count: int, own: ConfigDict
+) -> str:
+    """Of the scores on `count` rows; what is not the run's own is named."""
+    parts = ["evaluation", values.checkpoint]
+    parts += [cli.config_name(argv)] if values.config else []
+    # A field that may change when a run is resumed is in no config's name.
+    parts += [f"num_examples={count}"] if count != own.eval.num_examples else []
+    parts += [] if values.seed is None else [f"seed{values.seed}"]
+    return f"{'-'.join(parts)}.json"
+
+
 def main(argv: list[str]) -> None:
     values = cli.parse(argv, define)
     _refuse_ignored(argv, values)
@@ -72,11 +86,9 @@ def main(argv: list[str]) -> None:
     given = {name: getattr(values, name) for name in names if getattr(values, name)}
     evaluation = experiment.evaluation._replace(**given)
     experiment = experiment._replace(evaluation=evaluation)
-    suffix = f"-{cli.config_name(argv)}" if values.config else ""
-    suffix += "" if values.seed is None else f"-seed{values.seed}"
-    default = directory / f"evaluation-{values.checkpoint}{suffix}.json"
-    output = cli.output_path(values.output or default)
     task, scorer, count = experiment.task, Scorer(experiment), evaluation.num_examples
+    default = directory / _file_name(argv, values, count, model.config)
+    output = cli.output_path(values.output or default)
     rows = None  # matrices of another size were not trained on
     if config.task == model.config.task:
         rows = training_rows(experiment, model.seed, model.step, count)

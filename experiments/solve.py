@@ -248,6 +248,8 @@ def main(argv: list[str]) -> None:
 def _output(values: flags.FlagValues) -> Path:
     """--output; raises UserError where it or the picture cannot be written so."""
     output = Path(values.output)
+    if not output.name:
+        raise UserError(f"--output={values.output}: must be a file")
     if output.suffix == ".csv":
         raise UserError(f"--output={output}: must not be a .csv, that is beside it")
     if output.resolve() == Path(values.input).resolve():
@@ -259,6 +261,8 @@ def _output(values: flags.FlagValues) -> Path:
         )
     if values.picture and Path(values.picture).suffix != ".png":
         raise UserError(f"--picture={values.picture}: must be a .png file")
+    if values.picture and Path(values.picture).resolve() == output.resolve():
+        raise UserError(f"--picture={values.picture}: is the output, must be another")
     if values.picture_row is not None and not values.picture:
         raise UserError("--picture_row: needs a --picture")
     return output

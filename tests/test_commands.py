@@ -29,6 +29,7 @@ from tests.mutants import Mutant, one
 from tests.test_solve_tasks import untrained
 
 CONFIG = "--config=configs/cd_full.py:smoke"
+NONE = "--config=configs/none.py:smoke"
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +280,23 @@ def test_evaluate_scores_a_run_with_another_configs_evaluation(run, tmp_path):
     assert evaluation["num_steps"] == 5  # of the other config; the run's own is 1
 
 
+@pytest.mark.parametrize(
+    "arguments, count, name",
+    [
+        ([], 16, "last"),
+        (["--seed=1"], 8, "last-num_examples=8-seed1"),
+        (["--checkpoint=best", NONE, "--config.task.n=5"], 16, "best-none-smoke-n=5"),
+        ([NONE, "--config.eval.num_examples=2"], 2, "last-none-smoke-num_examples=2"),
+    ],
+)
+def test_scores_on_other_rows_are_another_file(arguments, count, name):
+    argv = ["evaluate", "--workdir=run", *arguments]
+    values, own = cli.parse(argv, evaluate.define), tiny.get_config("none")
+    assert own.eval.num_examples == 16
+    found = evaluate._file_name(argv, values, count, own)
+    assert found == f"evaluation-{name}.json"
+
+
 def test_an_energy_for_every_size_is_scored_and_used_at_another(monkeypatch, tmp_path):
     untrained(monkeypatch, "none")
     output = tmp_path / "score.json"
@@ -468,6 +486,12 @@ BAD_COMMANDS = [
         ["--workdir=x", "--input=a.npy", "--output=b.npy", "--picture=a.pdf"],
         "must be a .png file",
     ),
+    (
+        solve,
+        ["--workdir=x", "--input=a.npy", "--output=b.png", "--picture=./b.png"],
+        "--picture=./b.png: is the output, must be another",
+    ),
+    (solve, ["--workdir=x", "--input=a.npy", "--output="], "--output=: must be a file"),
     (
         solve,
         ["--workdir=x", "--input=a.npy", "--output=b.npy", "--picture_row=1"],
