@@ -91,6 +91,15 @@ def _refuse_idle(values: flags.FlagValues) -> None:
                 f"--{name}={','.join(values[name].value)}: needs --executor="
                 f"{' or '.join(executors)}, not {values.executor}"
             )
+    if values["parallel"].present and values.executor == "local":
+        raise UserError(
+            f"--parallel={values.parallel}: needs --executor=here or slurm, not local,"
+            " which starts all at once"
+        )
+    if values.hours is not None and values.dry_run:
+        raise UserError(
+            f"--hours={values.hours:g}: needs the estimate, must be without --dry_run"
+        )
     if values.hours is not None and not values.estimate:
         raise UserError(
             f"--hours={values.hours:g}: needs the estimate, must be without"

@@ -437,6 +437,9 @@ def test_baselines_are_fitted_on_raveled_trees_and_scored_by_every_metric():
     metrics |= {f"{name}/stderr": 0.1 for name in metrics}
     views = baselines.final_tables(task, metrics, found)
     assert "close, share, high is better" in views[0].title
+    assert views[0].caption is not None
+    of_training = task._replace(primary="train/close")  # no baseline is scored there
+    assert baselines.final_tables(of_training, metrics, found)[0].caption is None
 
 
 def test_no_table_cuts_a_cell_at_eighty_columns(capsys):

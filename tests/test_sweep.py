@@ -574,6 +574,11 @@ IDLE = [
     (("--options=a=1",), "--options=a=1: needs --executor=slurm or local, not here"),
     (("--options=timeout_min",), "--options=timeout_min: must be name=value"),
     (("--hours=3",), "--hours=3: needs the estimate, must be without --noestimate"),
+    (("--dry_run", "--hours=-1"), "--hours=-1: .* must be without --dry_run"),
+    (
+        ("--executor=local", "--parallel=2"),
+        "--parallel=2: needs --executor=here or slurm, not local",
+    ),
 ]
 
 
@@ -767,6 +772,17 @@ def test_a_result_that_is_not_one_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.json").write_text('{"a": 1}')
     with pytest.raises(UserError, match=r"a: its result.json holds no metrics and no"):
+        status.look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "of_points", [[], {"a": 1}, {"a": {"num_steps": 1}}, {"a": {"lr": 1}}]
+)
+def test_a_sweep_of_another_version_is_named(of_points, tmp_path):
+    content = json.dumps({"commit": None, "points": of_points})
+    (tmp_path / "sweep.json").write_text(content)
+    said = r"sweep\.json: is damaged or of another version, its points must have"
+    with pytest.raises(UserError, match=said):
         status.look(tmp_path)
 
 

@@ -16,6 +16,7 @@ from experiments.sweeps.jobs import BEGUN, is_running, log_of
 from experiments.sweeps.points import Point
 
 FILE = "sweep.json"
+OF_POINT = {"primary", "num_steps", "patience", "command"}  # there
 
 
 class Row(NamedTuple):
@@ -126,6 +127,12 @@ def _read(path: Path) -> dict:
     about = read_json(path)
     if not isinstance(about, dict) or not {"commit", "points"} <= set(about):
         raise UserError(f"{path}: is damaged, it has no commit and no points")
+    points = about["points"].values() if isinstance(about["points"], dict) else [None]
+    if not all(isinstance(point, dict) and set(point) == OF_POINT for point in points):
+        raise UserError(
+            f"{path}: is damaged or of another version, its points must have"
+            f" {', '.join(sorted(OF_POINT))}"
+        )
     return about
 
 
