@@ -175,8 +175,9 @@ def test_a_file_that_holds_no_problems_is_refused(tmp_path):
             path_view.read(str(file))
     with pytest.raises(UserError, match="no such file"):
         path_view.read(str(tmp_path / "none.json"))
-    file.write_text(json.dumps(PROBLEM))
-    assert path_view.read(str(file)) == [PROBLEM]
+    for encoding in ("utf-8", "utf-8-sig"):
+        file.write_text(json.dumps(PROBLEM), encoding)
+        assert path_view.read(str(file)) == [PROBLEM]
 
 
 @pytest.mark.parametrize(

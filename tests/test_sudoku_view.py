@@ -83,15 +83,20 @@ def test_a_board_is_drawn_with_its_givens_and_its_answers():
 
 
 def test_boards_are_read_from_the_first_column_of_a_table(tmp_path):
-    part, path = boards_of.sets()["val"], tmp_path / "boards.csv"
+    part = boards_of.sets()["val"]
     puzzles, answers = (boards_of.lines(part[n]) for n in ("puzzle", "solution"))
     rows = [",".join(pair) for pair in zip(puzzles, answers, strict=True)]
-    for header in ([], ["quizzes,solutions"]):
-        path.write_text("\n".join([*header, *rows]))
-        assert view.read(str(path)) == puzzles
+    for header in ([], ["quizzes,solutions"], ["puzzle.1,solution"]):
+        for path in (tmp_path / "boards.CSV", tmp_path / "boards.csv"):
+            path.write_text("\n".join([*header, *rows]))
+            assert view.read(str(path)) == puzzles
+    path.write_text(f"{puzzles[0][1:]},{answers[0]}\n{rows[1]}\n")
+    assert view.read(str(path)) == [puzzles[0][1:], puzzles[1]]
     path.write_text("quizzes,solutions\n")
     with pytest.raises(UserError, match="holds no board"):
         view.read(str(path))
+    with pytest.raises(UserError, match="is not a readable text file"):
+        view.read("boards\0.csv")
 
 
 # Solved by no search as plain as ours, and no rule that `check` knows is broken.

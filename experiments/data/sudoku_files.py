@@ -19,6 +19,7 @@ from experiments.errors import UserError
 
 Rows = dict[str, np.ndarray]  # "puzzle", "solution": int8 [N, 9, 9]
 HERE = Path(__file__).parent
+FEWEST = 40  # digits or dots of what is meant for a board
 
 
 @functools.cache
@@ -62,6 +63,11 @@ def text(board: np.ndarray) -> str:
     return "".join(map(str, np.ravel(board)))
 
 
+def may_be_header(line: str) -> bool:
+    """Whether it names columns: a board with a typo has more digits or dots."""
+    return len(re.findall(r"[0-9.]", line)) < FEWEST
+
+
 def _of_text(content: str) -> tuple[np.ndarray, np.ndarray]:
     """Puzzles and solutions [N, 9, 9]; a solution that is not given is all 0."""
     puzzles, answers = [], []
@@ -69,7 +75,7 @@ def _of_text(content: str) -> tuple[np.ndarray, np.ndarray]:
         if not line.strip() or line.startswith("#"):
             continue
         boards = re.findall(r"(?<![^\s,;\"])[0-9.]{81}(?![^\s,;\"])", line)
-        if not boards and number > 1:
+        if not boards and not (number == 1 and may_be_header(line)):
             raise ValueError(f"line {number} holds no board of 81 digits")
         if boards:
             puzzles.append(boards[0])

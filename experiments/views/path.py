@@ -29,7 +29,7 @@ def read(path: str) -> list[Any]:
       UserError: no such file, or not a list of problems.
     """
     try:
-        problems = json.loads(Path(path).read_text())
+        problems = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"--input={path}: there is no such file") from error
     except (OSError, ValueError, RecursionError) as error:

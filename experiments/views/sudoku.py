@@ -14,6 +14,7 @@ import numpy as np
 from experiments.data import sudoku as puzzles
 from experiments.data import sudoku_search
 from experiments.data.sudoku import Settings
+from experiments.data.sudoku_files import may_be_header
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
 from ired_jax.fields import Part
@@ -41,12 +42,12 @@ def read(path: str) -> list[str]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, or no path
         raise UserError(f"--input={path}: is not a readable text file") from error
     boards = [line.strip() for line in text.splitlines() if line.strip()]
-    if path.endswith(".csv") and boards:
+    if path.lower().endswith(".csv") and boards:
         boards = [line.split(",")[0].strip('"') for line in boards]
-        boards = boards[not set(boards[0]) & set("0123456789.") :]
+        boards = boards[may_be_header(boards[0]) :]
     if not boards:
         raise UserError(f"--input={path}: holds no board")
     return boards
