@@ -180,12 +180,17 @@ def _check(block_rows: int | None) -> None:
 
 
 def _split(rows, block_rows: int | None):
-    """Equal blocks [k, size, ...] and the fewer than k rows that are left, or None."""
+    """Equal blocks [k, size, ...] and the rows that are left, or None.
+
+    Neither has more than block_rows.
+    """
     num_rows = _size(rows)
     if block_rows is None or num_rows <= block_rows:
         return None, rows
     num_blocks = -(-num_rows // block_rows)
-    size = num_rows // num_blocks
+    size, left = divmod(num_rows, num_blocks)
+    if left > block_rows:  # more than a block: full ones leave less
+        num_blocks, size = num_rows // block_rows, block_rows
     cut = num_blocks * size
     blocks = jax.tree.map(
         lambda a: a[:cut].reshape(num_blocks, size, *a.shape[1:]), rows

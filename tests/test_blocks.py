@@ -59,6 +59,33 @@ def test_rows_keep_their_order_and_their_keys(block_rows):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.parametrize(
+    "num_rows, block_rows, seen",
+    [  # The rows of the blocks, and of what is left: by hand.
+        (2047, 2, {2, 1}),  # 1,023 blocks
+        (2047, 32, {32, 31}),
+        (100, 7, {7, 2}),
+        (100, 9, {8, 4}),  # 12 equal blocks leave less than one
+        (100, 30, {25}),
+        (64, 64, {64}),
+    ],
+)
+def test_no_block_has_more_rows_than_it_may(num_rows, block_rows, seen):
+    shapes = set()
+
+    def spread(w, rows):
+        shapes.add(rows.shape[0])
+        return jnp.mean((w - rows) ** 2), {"mean": jnp.mean(rows)}
+
+    rows = np.random.default_rng(num_rows).normal(size=num_rows)
+    grad = toys.jit(blocks.value_and_grad(spread, block_rows))
+    (value, aux), slope = grad(jnp.float32(0.5), jnp.float32(rows))
+    assert shapes == seen
+    np.testing.assert_allclose(value, np.mean((0.5 - rows) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(aux["mean"], np.mean(rows), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slope, 2 * np.mean(0.5 - rows), rtol=1e-5)
+
+
 @pytest.mark.parametrize("block_rows", [0, -1])
 def test_an_empty_block_is_refused(block_rows):
     with pytest.raises(ValueError, match=f"block_rows={block_rows}: must be at least"):
@@ -166,6 +193,14 @@ MUTANTS = [
         one("share = _size(rest) / num_rows", "share = size / num_rows"),
         test_the_gradient_of_a_mean_is_that_of_all_rows,
         {"block_rows": 4},
+    ),
+    Mutant(
+        "blocks",
+        "small blocks leave more rows than a block may have",
+        "ired_jax.blocks",
+        one("if left > block_rows:", "if False:"),
+        test_no_block_has_more_rows_than_it_may,
+        {"num_rows": 2047, "block_rows": 32, "seen": {32, 31}},
     ),
     Mutant(
         "blocks",
