@@ -97,6 +97,7 @@ def value_and_grad(
 
     Args:
       fn: (params, rows) -> (loss (), aux), the loss and all of aux means over the rows.
+        Rows without an array are handed over as they are, once.
       block_rows: the most rows at once; None: all.
 
     Returns:
@@ -128,6 +129,8 @@ def value_and_grad(
         return jax.tree.map(lambda a, b: a + share * b, mean, of_block(params, rest))
 
     def over_devices(params, rows):
+        if not jax.tree.leaves(rows):  # of the parameters alone
+            return of_block(params, rows)
         shared, rest = _share_out(rows)
         if shared is None:
             return over_rows(params, rest)

@@ -86,6 +86,18 @@ def test_no_block_has_more_rows_than_it_may(num_rows, block_rows, seen):
     np.testing.assert_allclose(slope, 2 * np.mean(0.5 - rows), rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [(), {}, None])
+@pytest.mark.parametrize("block_rows", [None, 2])
+def test_without_rows_it_is_the_plain_gradient(rows, block_rows):
+    def penalty(w, rows):
+        return jnp.sum(w**2), {"rows": rows}
+
+    grad = toys.jit(blocks.value_and_grad(penalty, block_rows))
+    (value, aux), slope = grad(np.float32([1, 2, 3]), rows)
+    assert (float(value), aux) == (14.0, {"rows": rows})
+    np.testing.assert_array_equal(slope, [2, 4, 6])
+
+
 @pytest.mark.parametrize("block_rows", [0, -1])
 def test_an_empty_block_is_refused(block_rows):
     with pytest.raises(ValueError, match=f"block_rows={block_rows}: must be at least"):
@@ -201,6 +213,15 @@ MUTANTS = [
         one("if left > block_rows:", "if False:"),
         test_no_block_has_more_rows_than_it_may,
         {"num_rows": 2047, "block_rows": 32, "seen": {32, 31}},
+    ),
+    Mutant(
+        "blocks",
+        "rows without an array are counted",
+        "ired_jax.blocks",
+        one("if not jax.tree.leaves(rows):", "if False:"),
+        test_without_rows_it_is_the_plain_gradient,
+        {"rows": (), "block_rows": None},
+        error=IndexError,
     ),
     Mutant(
         "blocks",

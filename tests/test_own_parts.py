@@ -99,11 +99,14 @@ WRONG = {
     "prepare of 'own' gives list for metrics": {
         "prepare": lambda context, memory, batch: (batch, memory, [])
     },
-    "loss of 'own' gives float32[], must give (mean over rows, of shape (), metrics)": {
+    "loss of 'own' gives float32[], must give (mean over rows, a float of shape (), ": {
         "loss": lambda *_: VALUES[0]
     },
     "loss of 'own' gives (float32[4], dict), must give": {
         "loss": lambda *_: (VALUES, {})
+    },
+    "loss of 'own' gives (int32[], dict), must give": {
+        "loss": lambda *_: (jnp.int32(0), {})
     },
     "loss of 'own' gives float32[4] for the metric 'own/all', must give a number": {
         "loss": lambda *_: (VALUES[0], {"own/all": VALUES})
@@ -363,6 +366,15 @@ MUTANTS = [
         one(" or not is_number(given[0])", ""),
         test_a_part_that_gives_something_else_is_named_before_a_step,
         {"sentence": "loss of 'own' gives (float32[4], dict), must give"},
+        error=TypeError,
+    ),
+    Mutant(
+        "new",
+        "a loss of one's own may give an integer",
+        "ired_jax.objectives.base",
+        one(" or not is_float(given[0])", ""),
+        test_a_part_that_gives_something_else_is_named_before_a_step,
+        {"sentence": "loss of 'own' gives (int32[], dict), must give"},
         error=TypeError,
     ),
     Mutant(

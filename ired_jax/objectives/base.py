@@ -12,6 +12,7 @@ from ired_jax.types import (
     Stream,
     Tree,
     alike,
+    is_float,
     is_number,
     told,
 )
@@ -117,13 +118,14 @@ def lowered(name: str, objective: Objective, given: Any) -> tuple[Array, Metrics
     """(value, metrics), as an objective's `loss` gave them.
 
     Raises:
-      PartError: it gave something else, a value that is not one number, or a metric
+      PartError: it gave something else, a value that is not one float, or a metric
         that it has not declared.
     """
-    if not isinstance(given, tuple) or len(given) != 2 or not is_number(given[0]):
+    is_pair = isinstance(given, tuple) and len(given) == 2
+    if not is_pair or not is_number(given[0]) or not is_float(given[0]):
         raise PartError(
             f"objectives: loss of {name!r} gives {told(given)}, must give (mean over"
-            " rows, of shape (), metrics)"
+            " rows, a float of shape (), metrics)"
         )
     _refuse_metrics(name, objective, "loss", given[1])
     return given
