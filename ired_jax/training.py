@@ -104,8 +104,9 @@ def make_train_step(
 
     Args:
       source: of examples.
-      objectives: by name. Those of the state's memory that are not among them rest: a
-        phase of a run is a step with fewer objectives.
+      objectives: by name. Those of the state that are not among them rest, memory and
+        parameters of their own as they are, whatever the optimizer's momentum: a phase
+        of a run is a step with fewer objectives.
       optimizer: an optax transformation, clipping and learning rate included.
       batch_size: examples of a step, B.
       num_steps: length of the run, for what grows with progress.
@@ -139,6 +140,10 @@ def make_train_step(
             metrics = joined(metrics, more)
         grads, more = _gradient(objectives, rows, context, block_rows)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # Their gradient is 0, but momentum and decay of weights would move them.
+        rest = {k: v for k, v in updates.own.items() if k not in objectives}
+        rest = jax.tree.map(jnp.zeros_like, rest)
+        updates = updates._replace(own=updates.own | rest)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         norms = {"param": params, "grad": grads, "update": updates}

@@ -375,6 +375,57 @@ def test_an_objective_with_parameters_and_memory_of_its_own_trains_both():
     assert int(rests.memory["own"]) == 0
 
 
+def test_what_rests_stays_put_whatever_the_momentum():
+    """Two steps of momentum on |v|^2 + |w|^2, then two of a phase without w."""
+
+    def square(start):
+        def loss(params, own, rows, context):
+            return own**2, {}
+
+        return Objective(
+            lambda context, memory, batch: ((), memory, {}),
+            loss,
+            lambda key, example: (jnp.float32(start), ()),
+        )
+
+    terms = {"stays": square(1.0), "rests": square(2.0)}
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    options = {"batch_size": 4, "num_steps": 9, "ema": training.Ema()}
+    options |= {"optimizer": optimizer}
+    both, alone = (
+        training.make_train_step(toys.source(), objectives, **options)
+        for objectives in (terms, {"stays": terms["stays"]})
+    )
+
+    @toys.jit
+    def run(key):
+        state = training.init_state(
+            key,
+            energy=toys.ideal_energy(),
+            objectives=terms,
+            optimizer=optimizer,
+            example=jax.eval_shape(partial(toys.draw, ()), key),
+        )
+        own = [state.params.own]
+        for step in (both, both, alone, alone):
+            state, metrics = step(state, ())
+            own.append(state.params.own)
+        return own, metrics["norm/update"]
+
+    own, update = run(jax.random.key(0))
+    v, w, velocity_v, velocity_w = 1.0, 2.0, 0.0, 0.0
+    for index, found in enumerate(own):
+        assert float(found["stays"]) == pytest.approx(v, rel=1e-6)
+        assert float(found["rests"]) == pytest.approx(w, rel=1e-6)
+        velocity_v = 0.9 * velocity_v + 2 * v
+        velocity_w = 0.9 * velocity_w + 2 * w
+        v = v - 0.1 * velocity_v
+        w = w - 0.1 * velocity_w if index < 2 else w
+    moved = float(own[-1]["stays"]) - float(own[-2]["stays"])
+    assert float(update) == pytest.approx(abs(moved), rel=1e-5)
+    assert own[2]["rests"] == own[3]["rests"] == own[4]["rests"]
+
+
 def test_a_data_set_is_an_argument_of_the_step_and_no_constant_in_it():
     table = jnp.linspace(0.25, 0.75, 32 * toys.D).reshape(32, toys.D)
 
@@ -582,6 +633,13 @@ MUTANTS = [
         STEP,
         one("jax.tree.map(jnp.add, grads, part)", "part"),
         test_the_step_moves_along_the_gradient_with_the_negatives_as_constants,
+    ),
+    Mutant(
+        "training",
+        "momentum moves what rests",
+        STEP,
+        one("updates._replace(own=updates.own | rest)", "updates"),
+        test_what_rests_stays_put_whatever_the_momentum,
     ),
     Mutant(
         "training",
