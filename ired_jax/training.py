@@ -74,10 +74,11 @@ def init_state(
       optimizer: of all parameters.
       example: shapes and dtypes of one example.
     """
-    init = stream_key(key, 0, Stream.INIT)
+    # Folds of the energy's key would be keys that the energy splits off it.
+    init, init_own = (stream_key(key, 0, s) for s in (Stream.INIT, Stream.INIT_OWN))
     own, memory = {}, {}
     for index, (name, objective) in enumerate(objectives.items()):
-        own_key = jax.random.fold_in(init, index + 1)
+        own_key = jax.random.fold_in(init_own, index)
         own[name], memory[name] = objective.init(own_key, example)
     params = Parameters(energy.init(init), own)
     return TrainState(

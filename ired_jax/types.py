@@ -188,6 +188,7 @@ class Stream(enum.IntEnum):
     EVAL_START = 12
     EVAL_NOISE = 13
     BASELINE = 14
+    INIT_OWN = 15
 
 
 def stream_key(key: Array, step: Array | int, stream: Stream) -> Array:

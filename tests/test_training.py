@@ -375,6 +375,26 @@ def test_an_objective_with_parameters_and_memory_of_its_own_trains_both():
     assert int(rests.memory["own"]) == 0
 
 
+def test_no_parameters_share_their_draws():
+    """Of an energy that splits its key, and of three objectives of one kind."""
+    energy = toys.ideal_energy()._replace(init=lambda key: jax.random.split(key, 20))
+    objective = Objective(None, None, lambda key, example: (key, ()))
+    root = jax.random.key(0)
+    params = training.init_state(
+        root,
+        energy=energy,
+        objectives=dict.fromkeys("abc", objective),
+        optimizer=optax.set_to_zero(),
+        example=None,
+    ).params
+    folded = jax.random.fold_in(jax.random.fold_in(root, 0), 9)
+    draw = jax.vmap(lambda key: jax.random.bits(key, (2,)))
+    split, own = draw(params.energy), draw(jnp.stack([*params.own.values()]))
+    np.testing.assert_array_equal(split, draw(jax.random.split(folded, 20)))
+    rows = np.concatenate([split, own])
+    assert len(np.unique(rows, axis=0)) == len(rows) == 23
+
+
 def test_what_rests_stays_put_whatever_the_momentum():
     """Two steps of momentum on |v|^2 + |w|^2, then two of a phase without w."""
 
@@ -633,6 +653,13 @@ MUTANTS = [
         STEP,
         one("jax.tree.map(jnp.add, grads, part)", "part"),
         test_the_step_moves_along_the_gradient_with_the_negatives_as_constants,
+    ),
+    Mutant(
+        "training",
+        "keys of objectives are among those that an energy splits off",
+        STEP,
+        one("fold_in(init_own, index)", "fold_in(init, index + 1)"),
+        test_no_parameters_share_their_draws,
     ),
     Mutant(
         "training",
