@@ -421,6 +421,25 @@ def test_noise_needs_a_key():
         inference.solve_from(jnp.zeros(D), lambda y, t: jnp.sum(y), schedule, **options)
 
 
+MISFITS = {
+    "integers": jnp.zeros(D, jnp.int32),
+    "half precision": jnp.zeros(D, jnp.bfloat16),
+    "two dtypes": {"a": jnp.zeros(D), "b": np.zeros(D, np.float16)},
+}
+
+
+@pytest.mark.parametrize("kind", MISFITS)
+def test_a_start_of_another_dtype_is_refused_before_it_is_traced(kind):
+    def energy_fn(y, t):
+        pytest.fail("its energy was asked for")
+
+    schedule = diffusion.make_schedule("cosine", T)
+    with pytest.raises(AssertionError, match=r"float|dtype|32 bits"):
+        inference.solve_from(
+            MISFITS[kind], energy_fn, schedule, num_steps=1, bounds=None
+        )
+
+
 @pytest.mark.parametrize("tolerance", [None, 0.3])
 def test_on_clean_data_inference_is_one_descent_from_the_start(tolerance):
     starts = 0.5 * np.random.default_rng(3).normal(size=(6, D))
@@ -473,6 +492,15 @@ class GoldenTest(chex.TestCase):
 INFERENCE = "ired_jax.samplers.inference"
 LOOP = test_beside_known_elements_it_is_the_loop_of_the_others
 MUTANTS = [
+    Mutant(
+        "inference",
+        "a start of half precision is taken",
+        INFERENCE,
+        one("    trees.dtype(y)\n", ""),
+        test_a_start_of_another_dtype_is_refused_before_it_is_traced,
+        {"kind": "half precision"},
+        error=pytest.fail.Exception,
+    ),
     Mutant(
         "inference",
         "a tolerance on the slope, not on the answer",

@@ -101,9 +101,10 @@ def solve_from(
 
     Raises:
       ValueError: a level that there is not, noise without a key, num_steps < 0, or a
-        box of another structure than y. AssertionError: y is not floating, or of
-        several dtypes.
+        box of another structure than y. AssertionError: y is not floating, of several
+        dtypes, or of under 32 bits.
     """
+    trees.dtype(y)
     if noise and key is None:
         raise ValueError("key=None: noise at each hand-over needs a key")
     last = _first_level(schedule, level)
