@@ -77,13 +77,7 @@ class Energy(NamedTuple):
         Raises:
           PartError: `apply` gives anything but one float.
         """
-        value = self.apply(params, x, y, t)
-        if not is_number(value) or not is_float(value):
-            raise PartError(
-                f"energy: apply gives {told(value)} for one example, must give a"
-                " float, of shape ()"
-            )
-        return value
+        return _one_float("apply", self.apply(params, x, y, t))
 
 
 class Landscape(NamedTuple):
@@ -131,14 +125,33 @@ def scaled(energy_fn: EnergyFn, scale: Array | float) -> EnergyFn:
 
 
 def bind(energy: Any, params: Params, x: Tree, t: Array) -> EnergyFn:
-    """`energy.bind(params, x, t)` where it has one, else all work is left for y."""
-    if getattr(energy, "bind", None) is not None:
-        return energy.bind(params, x, t)
-    return Partial(functools.partial(_call_at, energy), params, x, t)
+    """`energy.bind(params, x, t)` where it has one, else all work is left for y.
+
+    Raises:
+      PartError: of the landscape, it gives anything but one float.
+    """
+    if getattr(energy, "bind", None) is None:
+        return Partial(functools.partial(_call_at, energy), params, x, t)
+    energy_fn = energy.bind(params, x, t)
+
+    def checked(y: Tree) -> Array:
+        return _one_float("bind", energy_fn(y))
+
+    grad = getattr(energy_fn, "grad", None)
+    return checked if grad is None else WithGrad(checked, grad)
 
 
 def _call_at(energy: Any, params: Params, x: Tree, t: Array, y: Tree) -> Array:
     return energy(params, x, y, t)
+
+
+def _one_float(function: str, value: Any) -> Array:
+    if not is_number(value) or not is_float(value):
+        raise PartError(
+            f"energy: {function} gives {told(value)} for one example, must give a"
+            " float, of shape ()"
+        )
+    return value
 
 
 def is_number(value: Any) -> bool:

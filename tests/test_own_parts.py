@@ -1,5 +1,7 @@
 """Parts of one's own that give what their place does not take: one sentence each."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,10 +15,14 @@ from experiments.parts import known_of_task, make_energy
 from ired_jax import training
 from ired_jax.diffusion import make_schedule
 from ired_jax.losses import make_logistic
+from ired_jax.negatives.adversarial import make_adversarial
 from ired_jax.negatives.base import ChainInfo, Strategy, keep, make_units
+from ired_jax.negatives.noise import make_noise
 from ired_jax.objectives.base import Context, Objective, Parameters
 from ired_jax.objectives.contrast import Weight, make_contrast
+from ired_jax.objectives.denoising import make_denoising
 from ired_jax.objectives.pairs import Levels
+from ired_jax.objectives.unrolled import make_unrolled
 from ired_jax.tasks.base import Metric, Source, Task, refuse_misfits_of_splits
 from ired_jax.types import Box, Energy, Example, PartError
 from tests.mutants import Mutant, one
@@ -134,17 +140,21 @@ WRONG = {
 
 
 def step_of(apply, prepare, loss):
-    """A train step and its first state, as shapes."""
+    """A train step of an objective of one's own and its first state, as shapes."""
     energy = Energy(lambda key: jnp.float32(1), apply)
     own = Objective(prepare, loss or loss_of(energy), metrics=DECLARED)
-    objectives = {"own": own}
+    return step_on(energy, {"own": own})
+
+
+def step_on(energy, objectives):
+    """A train step and its first state, as shapes."""
     draw = lambda data, key: Example(*jax.random.normal(key, (2, 3)))  # noqa: E731
     optimizer = optax.sgd(0.1)
     step = training.make_train_step(
         Source(draw, lambda x: None),
         objectives,
         optimizer=optimizer,
-        batch_size=4,
+        batch_size=ROWS,
         num_steps=10,
         ema=training.Ema(),
     )
@@ -171,6 +181,47 @@ def test_a_part_that_gives_something_else_is_named_before_a_step(sentence):
 def test_what_a_place_takes_is_taken():
     state, metrics = step_of(**FINE)
     assert metrics["train/loss"].shape == state.step.shape == ()
+
+
+LEVELS, ROWS = make_schedule("cosine", 10), 8
+
+
+def contrast_of(loss_energy, strategy):
+    return make_contrast(
+        *(loss_energy, loss_energy, LEVELS, None, None),
+        batch_size=ROWS,
+        units=make_units(LEVELS),
+        strategy=strategy,
+        pair_loss=make_logistic(),
+        levels=Levels(),
+        weight=Weight(),
+    )
+
+
+OBJECTIVES = {
+    "contrast": partial(contrast_of, strategy=make_noise(LEVELS, None)),
+    "denoising": partial(make_denoising, LEVELS, box=None),
+    "own path": partial(make_denoising, LEVELS, box=None, own_share=1.0),
+    "unrolled": partial(make_unrolled, LEVELS, box=None, own_share=0.0),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_energy_that_gives_a_vector_is_named_by_every_objective(name):
+    energy = Energy(lambda key: jnp.float32(1), vector)
+    objective = OBJECTIVES[name](loss_energy=energy)
+    with pytest.raises(PartError, match=r"^energy: apply gives float32\[3\] for one"):
+        step_on(energy, {"own": objective})
+
+
+def test_a_landscape_that_gives_a_vector_is_named():
+    """By a chain, and where there is none by the loss."""
+    bind = lambda params, x, t: lambda y: vector(params, x, y, t)  # noqa: E731
+    energy = Energy(lambda key: jnp.float32(1), scalar, bind)
+    chain = make_adversarial(LEVELS, None, make_units(LEVELS))
+    for strategy in (chain, make_noise(LEVELS, None)):
+        with pytest.raises(PartError, match=r"^energy: bind gives float32\[3\] for"):
+            step_on(energy, {"own": contrast_of(energy, strategy)})
 
 
 BOX = Box(-1.0, 1.0)
@@ -263,7 +314,6 @@ def test_tasks_that_fit_are_taken():
         assert known_of_task(task_of(box=box))["box"] is box
 
 
-ROWS = 8
 NONE = jnp.zeros(ROWS)
 INFO = ChainInfo(NONE, NONE, NONE)
 STRATEGIES = {
@@ -290,18 +340,9 @@ STRATEGIES = {
 
 @pytest.mark.parametrize("sentence", STRATEGIES)
 def test_a_strategy_that_gives_something_else_is_named_before_a_step(sentence):
-    schedule = make_schedule("cosine", 10)
     fine = Strategy(lambda key, rows, progress: rows["y0"], keep)
-    contrast = make_contrast(
-        *(Energy(lambda key: jnp.float32(1), scalar),) * 2,
-        *(schedule, None, None),
-        batch_size=ROWS,
-        units=make_units(schedule),
-        strategy=fine._replace(**STRATEGIES[sentence]),
-        pair_loss=make_logistic(),
-        levels=Levels(),
-        weight=Weight(),
-    )
+    energy = Energy(lambda key: jnp.float32(1), scalar)
+    contrast = contrast_of(energy, fine._replace(**STRATEGIES[sentence]))
     rows = jnp.zeros((ROWS, 3))
     streams = lambda stream: jax.random.key(stream)  # noqa: E731
     params = Parameters(jnp.float32(1), {})
@@ -381,9 +422,29 @@ MUTANTS = [
         "new",
         "an energy of one's own may give a vector",
         "ired_jax.types",
-        one("        if not is_number(value) or ", "        if "),
+        one("    if not is_number(value) or ", "    if "),
         test_a_part_that_gives_something_else_is_named_before_a_step,
         {"sentence": next(iter(WRONG))},
+        error=TypeError,
+    ),
+    *(
+        Mutant(
+            "new",
+            f"an energy is called past its check in {module}",
+            f"ired_jax.objectives.{module}",
+            one("jax.grad(energy, argnums=2)", "jax.grad(energy.apply, argnums=2)"),
+            test_an_energy_that_gives_a_vector_is_named_by_every_objective,
+            {"name": name},
+            error=TypeError,
+        )
+        for module, name in (("paths", "own path"), ("unrolled", "unrolled"))
+    ),
+    Mutant(
+        "new",
+        "a landscape may give a vector",
+        "ired_jax.types",
+        one('_one_float("bind", energy_fn(y))', "energy_fn(y)"),
+        test_a_landscape_that_gives_a_vector_is_named,
         error=TypeError,
     ),
     Mutant(

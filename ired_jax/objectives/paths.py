@@ -41,7 +41,8 @@ def by_gradient(
     t: Array,
 ) -> Tree:
     """The denoised answer of any energy, in its box."""
-    grad = jax.grad(energy.apply, argnums=2)(params, x, y, t)
+    slope = jax.grad(energy, argnums=2)  # type: ignore[arg-type]
+    grad = slope(params, x, y, t)
     start = diffusion.predict_start(schedule, y, t, grad)
     return boxes.clip(box_of(box, x), start)
 

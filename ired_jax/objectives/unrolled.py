@@ -98,9 +98,10 @@ def _descent(
     """w_t |y_k - a_t y_0|^2 of one row after each step: [K]."""
     bounds, h = box_of(box, x), step_size * schedule.temperature[t]
     truth = jax.tree.map(lambda y0: schedule.a[t] * y0, y0)
+    slope = jax.grad(energy, argnums=2)  # type: ignore[arg-type]
     errors = []
     for _ in range(steps):
-        grad = boxes.still(bounds, jax.grad(energy.apply, argnums=2)(params, x, y, t))
+        grad = boxes.still(bounds, slope(params, x, y, t))
         y = jax.tree.map(lambda y, grad: y - h * grad, y, grad)
         gap = trees.squares(trees.subtract(y, truth))
         errors.append(weight[t] * boxes.mean_free(bounds, gap))
