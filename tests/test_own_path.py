@@ -172,14 +172,25 @@ def test_what_is_known_stands_still_in_every_step_of_the_descent():
     np.testing.assert_allclose(value, np.mean(errors), rtol=1e-4)
 
 
-def test_own_rows_need_noise():
+@pytest.mark.parametrize("name", ["denoising", "unrolled"])
+def test_own_rows_need_noise(name):
     clean = diffusion.make_schedule("clean", 1)
-    with pytest.raises(ValueError, match=r"own_share=0\.5: must be 0"):
-        make_denoising(clean, ENERGY, box, own_share=0.5)
+    make = objectives.__dict__[name].__dict__[f"make_{name}"]
+    with pytest.raises(ValueError, match=rf"^{name}\.own_share=0\.5: must be 0 where"):
+        make(clean, ENERGY, box, own_share=0.5)
+    assert make(clean, ENERGY, box, own_share=0.0).metrics
 
 
 PATHS, UNROLLED = "ired_jax.objectives.paths", "ired_jax.objectives.unrolled"
 MUTANTS = [
+    Mutant(
+        "own path",
+        "rows of a descent begin at 0 where there is no noise",
+        UNROLLED,
+        one('    paths.refuse_without_noise(schedule, "unrolled", own_share)\n', ""),
+        test_own_rows_need_noise,
+        {"name": "unrolled"},
+    ),
     Mutant(
         "weights",
         "levels weigh as a / s",

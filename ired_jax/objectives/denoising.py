@@ -5,7 +5,6 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ired_jax import boxes, diffusion, trees
 from ired_jax.diffusion import Schedule
@@ -52,10 +51,7 @@ def make_denoising(
     Raises:
       ValueError: own rows on a schedule without noise.
     """
-    if own_share and not np.all(np.asarray(schedule.s) > 0):
-        raise ValueError(
-            f"denoising.own_share={own_share}: must be 0 where levels have no noise"
-        )
+    paths.refuse_without_noise(schedule, "denoising", own_share)
     weight = None
     if max_weight:
         weight = jnp.minimum((schedule.s / schedule.a) ** 2, max_weight)

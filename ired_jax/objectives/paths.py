@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ired_jax import blocks, boxes, diffusion, trees
 from ired_jax.diffusion import Schedule
@@ -45,6 +46,18 @@ def by_gradient(
     grad = slope(params, x, y, t)
     start = diffusion.predict_start(schedule, y, t, grad)
     return boxes.clip(box_of(box, x), start)
+
+
+def refuse_without_noise(schedule: Schedule, name: str, own_share: float) -> None:
+    """Own rows begin at noise; without it each of them would begin at 0.
+
+    Raises:
+      ValueError: own rows of the objective `name` on a schedule without noise.
+    """
+    if own_share and not np.all(np.asarray(schedule.s) > 0):
+        raise ValueError(
+            f"{name}.own_share={own_share}: must be 0 where levels have no noise"
+        )
 
 
 def own_path(

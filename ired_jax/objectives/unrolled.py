@@ -48,7 +48,12 @@ def make_unrolled(
         float, Field("rows on the model's own path", at_least=0, at_most=1)
     ] = 0.5,
 ) -> Objective:
-    """Makes the objective."""
+    """Makes the objective.
+
+    Raises:
+      ValueError: own rows on a schedule without noise.
+    """
+    paths.refuse_without_noise(schedule, "unrolled", own_share)
     draw = partial(_rows, schedule, loss_energy, box, block_rows, own_share)
     weight = jnp.minimum(schedule.a**-2, max_weight)
     one = partial(_descent, schedule, loss_energy, box, weight, steps, step_size)
