@@ -59,11 +59,25 @@ def test_a_batch_quantile_is_that_of_each_level_and_an_empty_level_keeps_its_own
 
 
 def test_a_running_quantile_starts_at_the_first_batch_and_moves_by_its_momentum():
-    previous = np.array([0.0, 1.0, 2.0, 3.0, 4.0])  # 0: not seen yet
+    previous = np.array([filters.UNSEEN, 1.0, 2.0, 3.0, 4.0])
     spec = {"mode": "running_quantile", "quantile": 0.3, "momentum": 0.9}
     batch = quantile_of_levels(0.3, previous)
-    expected = np.where(previous == 0, batch, 0.9 * previous + 0.1 * batch)
+    expected = 0.9 * previous + 0.1 * batch
+    expected[0] = batch[0]
     np.testing.assert_allclose(thresholds(previous, **spec), expected, rtol=1e-6)
+
+
+def test_a_running_quantile_of_0_goes_on_from_0():
+    """Residuals of right answers are exactly 0 where an answer is of digits."""
+    spec = ResidualFilter("running_quantile", quantile=0.5, momentum=0.9)
+    level, found = jnp.zeros(3, jnp.int32), []
+    limits = jnp.full(2, filters.UNSEEN)
+    for median in (0, 0, 0, 10, 0, 10):
+        residual = jnp.float32([0, median, median + 1])
+        limits = filters.thresholds(spec, residual, level, limits)
+        found.append(float(limits[0]))
+    np.testing.assert_allclose(found, [0, 0, 0, 1, 0.9, 1.81], rtol=1e-6)
+    assert limits[1] == filters.UNSEEN
 
 
 def test_one_threshold_for_all_levels_is_the_quantile_of_all_rows():
@@ -126,6 +140,13 @@ def test_fixed_thresholds_are_refused_where_they_do_not_fit():
 
 
 MUTANTS = [
+    Mutant(
+        "filter",
+        "a threshold that runs at 0 is a level unseen",
+        "ired_jax.negatives.filters",
+        one("previous < 0", "previous <= 0"),
+        test_a_running_quantile_of_0_goes_on_from_0,
+    ),
     Mutant(
         "filter",
         "fixed thresholds in the residual's dtype",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ired_jax import replay
-from ired_jax.negatives.filters import ResidualFilter
+from ired_jax.negatives.filters import UNSEEN, ResidualFilter
 from ired_jax.negatives.langevin import Chain, make_langevin
 from ired_jax.negatives.noise import make_noise
 from ired_jax.negatives.random import make_random
@@ -169,6 +169,14 @@ def test_the_filter_keeps_by_the_tasks_residual_and_not_by_the_energy(per_level)
     assert 0 < np.sum(expected[clear]) < np.sum(clear)
     np.testing.assert_array_equal(np.asarray(rows["keep"])[clear], expected[clear])
     assert float(metrics["filter/kept"]) == pytest.approx(np.mean(rows["keep"]))
+
+
+def test_every_level_begins_unseen():
+    spec = ResidualFilter("running_quantile")
+    state = first_state(toys.contrast(residual_filter=spec))
+    limits = state.memory["contrast"]["thresholds"]
+    np.testing.assert_array_equal(limits, np.full(toys.T, UNSEEN))
+    assert limits.dtype == jnp.float32
 
 
 # Replay
@@ -418,6 +426,13 @@ MUTANTS = [
         ),
         test_the_filter_keeps_by_the_tasks_residual_and_not_by_the_energy,
         {"per_level": True},
+    ),
+    Mutant(
+        "filter",
+        "a level unseen begins at a threshold of 0",
+        PAIRS,
+        one("filters.UNSEEN, float)", "0.0, float)"),
+        test_every_level_begins_unseen,
     ),
     Mutant(
         "008",

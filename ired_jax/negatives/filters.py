@@ -25,6 +25,8 @@ PerLevel = Annotated[
     bool, Field("a quantile a level; False: one over all levels (earlier)")
 ]
 
+UNSEEN = -1.0  # the running threshold of a level without rows so far; others are >= 0
+
 
 class ResidualFilter(NamedTuple):
     """Drops negatives whose residual is below their level's threshold."""
@@ -120,8 +122,8 @@ def thresholds(
 ) -> Array:
     """The threshold of each level, without gradient: [N], [N], [T] -> [T].
 
-    `previous` is the running threshold, 0 where a level has not been seen yet (which
-    keeps every negative); a level without rows keeps it.
+    `previous` is the running threshold, `UNSEEN` where a level has had no rows yet
+    (which keeps every negative); a level without rows keeps it.
     """
     chex.assert_equal_shape([residual, t])
     chex.assert_rank(previous, 1)
@@ -140,7 +142,7 @@ def thresholds(
     batch = jnp.where(jnp.isnan(batch), previous, batch)
     if spec.mode == "batch_quantile":
         return batch
-    is_new = previous == 0
+    is_new = previous < 0
     return jnp.where(
         is_new, batch, spec.momentum * previous + (1 - spec.momentum) * batch
     )

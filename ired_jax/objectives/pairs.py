@@ -126,7 +126,8 @@ def init_memory(spec, example: Example) -> dict[str, Tree]:
         )
         memory["replay"] = rings if parts == 1 else _stacked(rings, parts)
     if spec.residual_filter is not None:
-        memory["thresholds"] = jnp.zeros(spec.schedule.num_levels)
+        unseen = jnp.full(spec.schedule.num_levels, filters.UNSEEN, float)
+        memory["thresholds"] = unseen
     return memory
 
 
