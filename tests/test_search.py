@@ -77,6 +77,22 @@ def test_the_least_number_that_can_be_drawn_refuses_no_fall():
     assert best == 0
 
 
+@pytest.mark.parametrize("temperature", [0.0, TEMPERATURE])
+def test_a_start_whose_energy_is_not_a_number_is_left_and_not_come_back_to(temperature):
+    def energy_fn(y):  # of 0 to 4; only 1 and 3 have one
+        return jnp.where(y % 2 == 1, y, jnp.nan)
+
+    def move(key, y):
+        return jnp.mod(y + 1, 5.0)
+
+    run = partial(search.metropolis, jax.random.key(0), energy_fn, move)
+    best, info = run(jnp.float32(2), num_moves=3, temperature=temperature)
+    assert (best, info.energy, info.last) == (3, 3, 3)
+    assert float(info.acceptance) == pytest.approx(1 / 3)
+    best, info = run(jnp.float32(4), num_moves=1, temperature=temperature)
+    assert (best, info.energy, info.acceptance) == (4, np.inf, 0)
+
+
 def test_a_move_that_stays_is_no_move():
     _, best, info = _chains(0.0, move=lambda key, y: y, count=5)
     np.testing.assert_array_equal(best, np.arange(5.0))
@@ -123,6 +139,14 @@ def test_a_task_without_parts_to_assume_refuses_it():
 
 
 MUTANTS = [
+    Mutant(
+        "search",
+        "a start that is not a number is never left",
+        "ired_jax.samplers.search",
+        one("jnp.where(jnp.isnan(energy), jnp.inf, energy)", "energy"),
+        test_a_start_whose_energy_is_not_a_number_is_left_and_not_come_back_to,
+        {"temperature": 0.0},
+    ),
     Mutant(
         "search",
         "a coin of 0 refuses a fall",

@@ -116,7 +116,8 @@ def metropolis(
 
     y' = move(key, y) is accepted with probability min(1, exp(-(E' - E) / temperature)).
     Where moves are symmetric the law of the chain is exp(-E / temperature); whatever
-    they are, the best answer's energy is at most that of the start.
+    they are, the best answer's energy is at most that of the start. NaN counts as +inf:
+    a move to it is refused, a start there is left for any energy below +inf.
 
     Args:
       key: PRNG key; each move has its own.
@@ -145,7 +146,8 @@ def metropolis(
         best = trees.where(now[1] < best[1], now, best)
         return (now, best, count + accepted), None
 
-    start = y, energy_fn(y)
+    energy = energy_fn(y)
+    start = y, jnp.where(jnp.isnan(energy), jnp.inf, energy)
     carry = start, start, jnp.zeros((), start[1].dtype)
     (now, best, count), _ = jax.lax.scan(step, carry, jnp.arange(num_moves))
     last, share = now[0], count / max(num_moves, 1)
