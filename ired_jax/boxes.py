@@ -30,11 +30,15 @@ def scale(bounds: Bounds, factor: Array | float) -> Bounds:
 
 
 def clip(bounds: Bounds, y: Tree) -> Tree:
-    """The nearest point of the box to y."""
+    """The nearest point of the box to y, of y's dtype."""
     box = as_box(bounds)
     if box is None:
         return y
-    return jax.tree.map(jnp.clip, y, *(like(part, y) for part in box))
+
+    def nearest(y, low, high):
+        return jnp.clip(y, jnp.asarray(low, y.dtype), jnp.asarray(high, y.dtype))
+
+    return jax.tree.map(nearest, y, *(like(part, y) for part in box))
 
 
 def inside(bounds: Bounds, y: Tree) -> Array:

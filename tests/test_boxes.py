@@ -76,6 +76,16 @@ def test_clipping_gives_the_nearest_point_and_only_points_inside_are_inside():
     assert not boxes.inside(9.0, jnp.array([0.0, np.nan]))
 
 
+def test_a_box_of_more_bits_than_y_leaves_it_its_dtype():
+    """Where 64 bits are on, a box of NumPy has them, and y may have 32."""
+    box = Box(*(jax.tree.map(np.float64, side) for side in BOX))
+    with jax.enable_x64(True):
+        y = _tree(Y)
+        for found in (boxes.clip(box, y), boxes.hold(box, y)):
+            assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("f4")}
+        np.testing.assert_array_equal(_flat(boxes.clip(box, y)), np.clip(Y, LOW, HIGH))
+
+
 def test_known_are_the_elements_whose_sides_are_equal():
     np.testing.assert_array_equal(_flat(boxes.free(BOX, _tree(Y))), IS_FREE)
     held = _flat(boxes.hold(BOX, _tree(Y)))
@@ -193,10 +203,17 @@ MUTANTS = [
         "the lower side is minus the upper one",
         BOXES,
         one(
-            "jnp.clip, y, *(like(part, y) for part in box)",
-            "jnp.clip, y, jax.tree.map(jnp.negative, like(box[1], y)), like(box[1], y)",
+            "nearest, y, *(like(part, y) for part in box)",
+            "nearest, y, jax.tree.map(jnp.negative, like(box[1], y)), like(box[1], y)",
         ),
         test_clipping_gives_the_nearest_point_and_only_points_inside_are_inside,
+    ),
+    Mutant(
+        "boxes",
+        "an answer of 32 bits is clipped to one of 64",
+        BOXES,
+        one("jnp.asarray(high, y.dtype)", "high"),
+        test_a_box_of_more_bits_than_y_leaves_it_its_dtype,
     ),
     Mutant(
         "boxes",
