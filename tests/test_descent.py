@@ -291,6 +291,16 @@ def test_bad_arguments_are_refused():
                 descent.minimize(_bowl, bad, step_size=0.1, num_steps=num_steps)
 
 
+@pytest.mark.parametrize("num_steps", [0, 1])
+@pytest.mark.parametrize(
+    "bounds", [[1.0, 1.0], Box([-1.0], [1.0])], ids=["half", "box"]
+)
+def test_bounds_of_another_structure_are_refused(num_steps, bounds):
+    options = {"step_size": 0.1, "num_steps": num_steps, "bounds": bounds}
+    with pytest.raises(ValueError, match="box of structure"):
+        descent.minimize(_bowl, jnp.ones(3), **options)
+
+
 # --- trees, known elements --------------------------------------------------------
 
 FREE, KNOWN, GIVEN = [0, 2, 4], [1, 3], np.array([0.5, -1.25])
@@ -434,6 +444,14 @@ class GoldenTest(chex.TestCase):
 
 DESCENT = "ired_jax.samplers.descent"
 MUTANTS = [
+    Mutant(
+        "descent",
+        "a descent of no step takes bounds of another structure",
+        "ired_jax.samplers.descent",
+        one("boxes.clip(bounds, y)  # refuses", "pass  # refuses"),
+        test_bounds_of_another_structure_are_refused,
+        {"num_steps": 0, "bounds": [1.0, 1.0]},
+    ),
     Mutant(
         "descent",
         "every step accepted",

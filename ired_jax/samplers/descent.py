@@ -67,6 +67,7 @@ def minimize(
     if num_steps < 0:
         raise ValueError(f"num_steps={num_steps}: must be at least 0")
     if num_steps == 0:
+        boxes.clip(bounds, y)  # refuses one of another structure, as a step does
         zero = jnp.zeros((), dtype)
         return y, DescentInfo(energy_fn(y), zero, zero, steps=jnp.int32(0))
     step_size = jnp.asarray(step_size, dtype)
