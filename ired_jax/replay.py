@@ -79,7 +79,7 @@ def insert(state: ReplayState, rows: Tree, bucket: Array) -> ReplayState:
     Args:
       state: the rings.
       rows: each [B, ...], of the example's shapes and dtypes.
-      bucket: [B] int32 in [0, num_buckets).
+      bucket: [B] int32 in [0, num_buckets); a row of another is dropped.
     """
     chex.assert_rank(bucket, 1)
     chex.assert_type(bucket, int)
@@ -87,11 +87,13 @@ def insert(state: ReplayState, rows: Tree, bucket: Array) -> ReplayState:
     rank, count = _rank_within_bucket(bucket, state.num_buckets)
     slot = (state.head[bucket] + rank) % state.capacity
     # Of more rows than slots only the last `capacity` are written: two rows in one slot
-    # would be settled in no particular order. Out-of-range buckets are dropped.
-    # Each index is used once, which the compiler may rely on.
+    # would be settled in no particular order. Rows of no bucket are dropped: a negative
+    # index would count from the end. Each index is used once, which the compiler may
+    # rely on.
     is_newest = rank >= count[bucket] - state.capacity
+    is_in = (bucket >= 0) & (bucket < state.num_buckets)
     outside = state.num_buckets * state.capacity + jnp.arange(bucket.shape[0])
-    target = jnp.where(is_newest, bucket * state.capacity + slot, outside)
+    target = jnp.where(is_newest & is_in, bucket * state.capacity + slot, outside)
 
     def write(ring, new):
         flat = _flat(ring).at[target].set(new, mode="drop", unique_indices=True)

@@ -109,6 +109,17 @@ def test_an_insert_in_two_calls_is_an_insert_in_one():
     np.testing.assert_array_equal(once.size, [2, 3])
 
 
+def test_rows_of_no_bucket_are_dropped():
+    bucket = np.int32([0, -1, 1, 2, -4, 1, 5, -1])
+    inside = (bucket >= 0) & (bucket < 2)
+    rows = _rows(4, 8)
+    state = replay.init(EXAMPLE, num_buckets=2, capacity=3)
+    state = _insert(state, _rows(0, 4), np.int32([0, 1, 1, 1]))
+    expected = {name: array[inside] for name, array in rows.items()}
+    expected = _insert(state, expected, bucket[inside])
+    chex.assert_trees_all_equal(_insert(state, rows, bucket), expected)
+
+
 def _filled():
     """Buckets of 0, 1, 5 (not full), and 7 rows (full, wrapped)."""
     state = replay.init(EXAMPLE, num_buckets=4, capacity=7)
@@ -315,6 +326,13 @@ MUTANTS = [
         "ired_jax.replay",
         one("rank >= count[bucket] - state.capacity", "rank < state.capacity"),
         test_of_more_rows_than_slots_in_one_insert_the_newest_stay_in_order,
+    ),
+    Mutant(
+        "replay",
+        "a row of bucket -1 goes to the last ring",
+        "ired_jax.replay",
+        one("(bucket >= 0) & (bucket < state.num_buckets)", "bucket < 2**20"),
+        test_rows_of_no_bucket_are_dropped,
     ),
     Mutant(
         "replay",
