@@ -28,7 +28,7 @@ class Pairs(NamedTuple):
     grad_neg: Array
     width: Array  # mean square over elements of (y- - a_t y_0) / s_t
     acceptance: Array  # of the negatives' moves
-    displacement: Array  # root mean square over elements of end - start
+    displacement: Array  # as in `ChainInfo`
     denoised_pos: Tree  # predict_start, within the box
     denoised_neg: Tree
     y: Tree  # the negatives, in y_t space

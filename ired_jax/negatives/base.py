@@ -26,10 +26,15 @@ BoxFn = Callable[[Tree], Box] | None  # x -> Box; None: all of R^D
 
 
 class ChainInfo(NamedTuple):
-    """How the refinement went, for each row: [N]."""
+    """How the refinement went, for each row: [N].
+
+    `displacement` is the root mean square over free elements of what a chain or descent
+    moved, before it is noised again; `on_trajectory` has that of its noised answer from
+    its start.
+    """
 
     acceptance: Array
-    displacement: Array  # root mean square over elements of end - start
+    displacement: Array
     clipped: Array  # share of the last gradient's elements that a chain's clip cut
 
 

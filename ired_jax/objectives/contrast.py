@@ -31,7 +31,10 @@ METRICS = {
     "margin": ("nats", "energy_neg - energy_pos"),
     "frac_sat": ("share", "pairs with sigmoid((U+ - U-) / tau) < .01"),
     "chain/acceptance": ("share", "of the moves"),
-    "chain/displacement": ("per element", "root mean square of end - start"),
+    "chain/displacement": (
+        "per element",
+        "root mean square, before it is noised again",
+    ),
     "chain/clipped": ("share", "of the elements of a chain's last gradient"),
     "replay/size": ("rows", "held in all buckets"),
     "filter/kept": ("share", "of the negatives"),
