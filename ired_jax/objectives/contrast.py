@@ -249,9 +249,9 @@ def contrastive_loss(
 ) -> tuple[Array, Metrics]:
     """weight(step) mean_i keep_i pair_loss(U+_i, U-_i), plus the rows' penalty.
 
-    The mean is over all N rows: a filtered pair contributes exactly 0 and leaves the
-    others as they are. The range's share of all levels multiplies the weight, so that
-    the expected loss is that of all levels with a mask.
+    The mean is over all N rows: a filtered pair, of finite energies, contributes
+    exactly 0 and leaves the others as they are. The range's share of all levels
+    multiplies the weight, so that the expected loss is that of all levels with a mask.
     """
     t, num_levels = pairs["t"], spec.schedule.num_levels
 
