@@ -427,6 +427,23 @@ MUTANTS = [
         {"in_nats": False},
     ),
     Mutant(
+        "nats",
+        "a pair counts as saturated by its gap in units of E",
+        CONTRAST,
+        (
+            (
+                "losses.saturation(u_pos, u_neg, tau=tau)",
+                "losses.saturation(u_pos * s, u_neg * s, tau=tau)",
+            ),
+            (
+                "tau = spec.pair_loss",
+                "s = spec.schedule.s[t]\n    tau = spec.pair_loss",
+            ),
+        ),
+        test_a_divided_gradient_is_a_temperature_divided_by_the_batch,
+        {"in_nats": False},
+    ),
+    Mutant(
         "006",
         "a divided gradient multiplies the temperature",
         CONTRAST,

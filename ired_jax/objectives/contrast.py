@@ -29,7 +29,7 @@ METRICS = {
     "energy_pos": ("nats", "mean energy of positives, E / s_t"),
     "energy_neg": ("nats", "mean energy of negatives, E / s_t"),
     "margin": ("nats", "energy_neg - energy_pos"),
-    "frac_sat": ("share", "pairs with sigmoid((U+ - U-) / tau) < .01"),
+    "frac_sat": ("share", "pairs with sigmoid((U+ - U-) / tau) < .01, U in nats"),
     "chain/acceptance": ("share", "of the moves"),
     "chain/displacement": (
         "per element",
@@ -277,7 +277,8 @@ def contrastive_loss(
     unit = size if spec.units.in_nats else 1
     penalty = losses.energy_penalty(u_pos, u_neg, num_elements=unit)
     loss += spec.penalty_weight(step) * jnp.mean(penalty)
-    # Whatever the loss is in, a person reads nats: one name, one unit.
+    # Whatever the loss is in, a person reads nats: one name, one unit. A loss on E may
+    # have a slope left where a pair counts as saturated.
     to_nats = scale / diffusion.temperature(spec.schedule, t)
     u_pos, u_neg = u_pos * to_nats, u_neg * to_nats
     tau = spec.pair_loss.tau(size) / spec.factor
