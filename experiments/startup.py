@@ -33,7 +33,7 @@ def startup_text(experiment: Experiment, config: ConfigDict) -> str:
         "rows": _rows(experiment),
         "steps": _periods(experiment),
         "levels": _levels(experiment),
-        **_chain(experiment),
+        **_chain(experiment, values),
     }
     return "\n".join(_paragraph(name, text) for name, text in lines.items())
 
@@ -132,14 +132,17 @@ def _levels(experiment: Experiment) -> str:
     return f"{text}; negatives at {spec.levels[0]} to {spec.levels[1]}"
 
 
-def _chain(experiment: Experiment) -> dict[str, str]:
+def _chain(experiment: Experiment, values: fields.Values) -> dict[str, str]:
     """Steps of the chain or descent at the levels of the negative phase."""
     spec = experiment.contrast
     if spec is None or spec.strategy.step_size is None:
         return {}
     low, high = spec.levels
     steps = jax.vmap(spec.strategy.step_size)(jnp.arange(low, high + 1))
-    return {"chain step": " ".join(f"{step:.2g}" for step in steps)}
+    text = " ".join(f"{step:.2g}" for step in steps)
+    if values.get("sampler.adjusted") and not values["sampler.step_size"]:
+        text += ", more where elements are known"  # D^(-1/3) of each row's own D
+    return {"chain step": text}
 
 
 def _paragraph(name: str, text: str) -> str:

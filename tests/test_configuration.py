@@ -212,6 +212,18 @@ def test_the_first_screen_fits(name):
     assert "python/tuple" not in "".join(lines)
 
 
+def test_the_first_screen_tells_that_adjusted_steps_depend_on_what_is_known():
+    for changes, says in (
+        ({}, False),
+        ({"sampler__adjusted": True}, True),
+        ({"sampler__adjusted": True, "sampler__step_size": 0.1}, False),
+    ):
+        config = tiny.get_config("cd_langevin", **changes)
+        text = " ".join(startup_text(build(config), config).split())
+        assert "chain step" in text
+        assert ("more where elements are known" in text) == says
+
+
 def test_flags_of_a_command_are_parsed_beside_the_config():
     def define(values):
         cli.define_config(values)

@@ -470,6 +470,39 @@ def test_adjusted_negatives_keep_the_exact_law_of_the_landscape():
         assert abs(z.std() - 1) < SIGMAS / (2 * z.size) ** 0.5
 
 
+def first_acceptance(step, size, count=200_000):
+    """Of one move from exp(-|y|^2 / 2), in NumPy; the ratio is of the densities."""
+    rng = np.random.default_rng(size)
+    y, xi = rng.standard_normal((2, count, size))
+    new = (1 - step) * y + np.sqrt(2 * step) * xi
+
+    def log_move(a, b):
+        return -np.sum((b - (1 - step) * a) ** 2, axis=1) / (4 * step)
+
+    fall = np.sum(y**2 - new**2, axis=1) / 2
+    alpha = np.exp(fall + log_move(new, y) - log_move(y, new))
+    return np.minimum(alpha, 1).mean()
+
+
+@pytest.mark.parametrize("num_known", [0, 12])
+def test_an_adjusted_chain_s_default_step_is_that_of_the_free_elements(num_known):
+    known = np.arange(16) < num_known
+
+    def box(x):
+        return Box(jnp.where(known, x, -np.inf), jnp.where(known, x, np.inf))
+
+    rows = make_rows(4096, size=16)
+    rows["eps"] = np.where(known, np.float32(0), rows["eps"])
+    options = {"noise_scale": 1.0, "num_steps": 1, "adjusted": True}
+    _, y, info = run(toys.langevin(box=box, num_elements=16, **options), rows)
+    expected = first_acceptance(1.36 * (16 - num_known) ** (-1 / 3), 16 - num_known)
+    error = SIGMAS * info.acceptance.std() / len(y) ** 0.5
+    assert abs(info.acceptance.mean() - expected) < error + 1e-3
+    # Without known elements it is that of a plain box, to the bit.
+    plain = run(toys.langevin(box=None, num_elements=16, **options), rows)[1]
+    assert np.array_equal(y, plain) == (num_known == 0)
+
+
 def test_each_row_is_clipped_at_the_gradient_of_its_own_level():
     # Without noise and under a steep slope each step moves by h times the clip.
     rows = make_rows(20)
@@ -560,6 +593,14 @@ MUTANTS = [
         f"{NEGATIVES}.langevin",
         one("step_at(t) * is_active", 'step_at(t) * is_active * len(rows["t"])'),
         test_a_row_of_a_chain_does_not_depend_on_the_other_rows,
+    ),
+    Mutant(
+        "known",
+        "known elements count in the step of an adjusted chain",
+        f"{NEGATIVES}.langevin",
+        one("boxes.count_free(box, y)", "boxes.count_free(None, y)"),
+        test_an_adjusted_chain_s_default_step_is_that_of_the_free_elements,
+        {"num_known": 12},
     ),
     Mutant(
         "langevin",

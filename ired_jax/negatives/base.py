@@ -60,7 +60,8 @@ class Strategy(NamedTuple):
       refine: (key, landscape, rows, y, progress) -> (y, `ChainInfo`), what moves them.
       precision: of the energy that `refine` moves on.
       goes_on: whether `refine` can go on from a replayed y.
-      step_size: t -> the step of its chain or descent, for a person to see.
+      step_size: t -> the step of its chain or descent, for a person to see; where that
+        depends on known elements, that without any.
     """
 
     start: StartFn

@@ -88,6 +88,12 @@ def make_langevin(
     def step_at(t):
         return units.langevin_step(t, multiple)
 
+    def of_free(box, y):
+        """What known elements multiply the default step of an adjusted chain by."""
+        if chain.step_size or not chain.adjusted:
+            return 1.0
+        return (num_elements / boxes.count_free(box, y)) ** (1 / 3)
+
     def refine(key, landscape, rows, y, progress):
         assert_rows(rows, y)
         is_active = 1.0  # one size for all steps; with a curriculum one for each
@@ -97,15 +103,16 @@ def make_langevin(
             is_active = jnp.arange(chain.num_steps) < moving
 
         def one(key, x, t, y):
+            limit = box_of(box, x)
             return langevin.sample(
                 key,
                 landscape(x, t),
                 y,
-                step_size=step_at(t) * is_active,
+                step_size=step_at(t) * is_active * of_free(limit, y),
                 temperature=chain.temperature,
                 num_steps=chain.num_steps,
                 grad_clip=_clip_at(chain.grad_clip, units, t),
-                bounds=_chain_box(box_of(box, x), schedule.a[t], chain.bounds, y),
+                bounds=_chain_box(limit, schedule.a[t], chain.bounds, y),
                 adjusted=chain.adjusted,
             )
 
@@ -118,7 +125,10 @@ def make_langevin(
 
 
 def default_step(units: Units, adjusted: bool, num_elements: int) -> float:
-    """The multiple of s_t^2 (or, on E, of beta_t / s_t) that suits a kind of chain."""
+    """The multiple of s_t^2 (or, on E, of beta_t / s_t) that suits a kind of chain.
+
+    Of `num_elements` free ones: chains have it of each row's own.
+    """
     if adjusted:
         return ADJUSTED_STEP * num_elements ** (-1 / 3)
     return STEP_MULTIPLE if units.in_nats else 1.0
