@@ -543,6 +543,23 @@ def test_a_curriculum_moves_a_growing_number_of_steps_and_the_others_not_at_all(
         np.testing.assert_allclose(y, 0.75**steps * start, rtol=1e-5)
 
 
+@pytest.mark.parametrize("progress, moving", [(0.0, 1), (0.5, 5), (1.0, 10)])
+def test_the_acceptance_is_that_of_the_steps_that_move(progress, moving):
+    """K - k steps of size 0 after k are no part of it: a chain of k has the same."""
+    rows = make_rows(64, size=16)
+    options = {"adjusted": True, "num_elements": 16, "noise_scale": 1.0}
+    grown = toys.langevin(num_steps=10, curriculum=1.0, **options)
+    short = toys.langevin(num_steps=moving, **options)
+    _, y, info = run(grown, rows, progress=progress)
+    _, same, expected = run(short, rows)
+    np.testing.assert_allclose(y, same, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(info.acceptance, expected.acceptance, atol=1e-5)
+    assert np.all(info.acceptance >= 0)
+    assert 0.2 < info.acceptance.mean() < 0.9
+    plain = run(toys.langevin(curriculum=1.0), rows, progress=progress)[2]
+    np.testing.assert_array_equal(plain.acceptance, 1)
+
+
 def test_a_ramp_grows_over_its_share_of_the_run_and_is_one_without():
     values = [float(losses.ramp(p, 0.5)) for p in (0.0, 0.25, 0.5, 1.0)]
     assert values == [0.0, 0.5, 1.0, 1.0]
@@ -611,6 +628,14 @@ MUTANTS = [
             "share * chain.num_steps",
         ),
         test_a_curriculum_moves_a_growing_number_of_steps_and_the_others_not_at_all,
+    ),
+    Mutant(
+        "langevin",
+        "steps that stand still count as accepted",
+        f"{NEGATIVES}.langevin",
+        one("if curriculum:  # a step", "if False:  # a step"),
+        test_the_acceptance_is_that_of_the_steps_that_move,
+        {"progress": 0.0, "moving": 1},
     ),
     Mutant(
         "negatives",

@@ -118,7 +118,11 @@ def make_langevin(
 
         keys = jax.random.split(key, rows["t"].shape[0])
         y, info = blocks.vmap(one, block_rows)(keys, rows["x"], rows["t"], y)
-        return y, ChainInfo(info.acceptance, info.displacement, info.clipped)
+        acceptance = info.acceptance
+        if curriculum:  # a step that stands still is no move, and no acceptance
+            rejected = (1 - acceptance) * chain.num_steps / jnp.sum(is_active)
+            acceptance = jnp.maximum(1 - rejected, 0.0)
+        return y, ChainInfo(acceptance, info.displacement, info.clipped)
 
     start = noised_start(schedule, box, noise_range(noise_scale, noise_scale_end))
     return Strategy(start, refine, chains, goes_on=True, step_size=step_at)
