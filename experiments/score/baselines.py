@@ -103,7 +103,7 @@ def _ratios(task: Task, metrics: dict, baselines: dict) -> str | None:
     ratios = [
         f"{metrics[name] / baselines[fitted][name]:.3g} times the {fitted}'s"
         for fitted in task.fitted
-        if baselines[fitted].get(name)  # nothing is fitted to training rows
+        if baselines[fitted].get(name)  # none is scored on training rows
     ]
     return f"{name} is {', '.join(ratios)}" if ratios else None
 
