@@ -198,10 +198,8 @@ class Torch:
         from benchmarks import torch_sudoku
 
         kind, compiled = KINDS[flags.energy], system == "torch_compile"
-        device, self.peer = (
-            harness.torch_device(flags),
-            importlib.import_module(kind.peer),
-        )
+        device = harness.torch_device(flags)
+        self.peer = importlib.import_module(kind.peer)
         params = jax.tree.map(np.asarray, inputs.params)
         a, s = np.array(inputs.schedule.a), np.array(inputs.schedule.temperature)
 
@@ -217,10 +215,8 @@ class Torch:
         trainer = torch_sudoku.Trainer(model(), LEARNING_RATE, compiled=compiled)
         self.trainer = trainer
         self.loss_and_grads = partial(trainer.loss_and_grads, rows, target)
-        self.gradient, self.train = (
-            partial(of_y, rows),
-            partial(trainer.step, rows, target),
-        )
+        self.gradient = partial(of_y, rows)
+        self.train = partial(trainer.step, rows, target)
         first = harness.first_call_extra if compiled else lambda run: 0.0
         self.gradient_s, self.train_s = first(self.gradient), first(self.loss_and_grads)
 

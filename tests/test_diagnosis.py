@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from experiments import compute, diagnose
 from experiments.build import build
@@ -184,6 +184,16 @@ def test_chains_on_the_ideal_landscape_have_the_width_of_their_exact_law():
         assert figures["saturation"]["mean"] == pytest.approx(sure.mean(), abs=0.01)
 
 
+def test_pairs_of_a_divided_gradient_are_sure_sooner_by_the_batch():
+    rows, params = examples()
+    pairs_at = partial(landscapes.pairs, phase()._replace(factor=64), params, box=box)
+    pairs = toys.jit(pairs_at)(jax.random.key(0), rows, jnp.int32(0))
+    gap = np.float64(pairs.u_neg) - pairs.u_pos
+    sure, alone = (special.expit(-factor * gap) < 0.01 for factor in (64, 1))
+    assert np.mean(pairs.saturated) == pytest.approx(sure.mean(), abs=0.01)
+    assert sure.mean() > alone.mean() + 0.2
+
+
 def test_a_candidate_stands_at_its_own_place_of_the_level():
     """U of a_t y_0 is a_t^2 |y_0 - x|^2 / (2 s_t^2), in float64."""
     (x, _), params = examples()
@@ -275,6 +285,13 @@ def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():
 
 
 MUTANTS = [
+    Mutant(
+        "study",
+        "pairs of a divided gradient count as unsure",
+        "experiments.diagnosis.landscapes",
+        one(" / phase.factor", ""),
+        test_pairs_of_a_divided_gradient_are_sure_sooner_by_the_batch,
+    ),
     Mutant(
         "study",
         "a single energy that is not a number is no AUROC at all",

@@ -157,6 +157,9 @@ def test_the_own_path_walks_down_as_inference_does():
 
 
 def test_what_cannot_be_is_one_sentence():
+    clean = diffusion.make_schedule("clean", 1)
+    with pytest.raises(ValueError, match=r"proposal\.own_share=0\.2: must be 0"):
+        proposal.make_proposal(clean, _energy(), box, ROWS, own_share=0.2)
     with pytest.raises(ValueError, match="at most 1 together"):
         _prepared(own_share=0.6, noise_share=0.5)
     flat = Energy(lambda key: (), lambda params, x, y, t: jnp.sum(y))

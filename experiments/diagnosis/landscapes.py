@@ -80,7 +80,7 @@ def pairs(
         x, q_sample(schedule, y0, levels, eps)
     )
     u_neg, grad_neg, denoised_neg = jax.vmap(look)(x, y)
-    tau = phase.pair_loss.tau(elements_of(box, {"x": x, "y": y}))
+    tau = phase.pair_loss.tau(elements_of(box, {"x": x, "y": y})) / phase.factor
     return Pairs(
         *(u_pos, u_neg, losses.saturation(u_pos, u_neg, tau=tau)),
         *(grad_pos, grad_neg, jax.vmap(width)(x, y, y0)),

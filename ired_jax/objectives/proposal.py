@@ -92,9 +92,9 @@ def make_proposal(
     """Makes the objective.
 
     Raises:
-      ValueError: shares of more than 1 together, an energy without a proposal, or parts
-        that do not divide the batch; in the loss PartError: a proposal that does not
-        give the answers of all rounds.
+      ValueError: shares of more than 1 together, an energy without a proposal, own rows
+        on a schedule without noise, or parts that do not divide the batch; in the loss
+        PartError: a proposal that does not give the answers of all rounds.
     """
     if batch_size % parts:
         raise ValueError(
@@ -105,6 +105,7 @@ def make_proposal(
             f"proposal.noise_share={noise_share}, proposal.own_share={own_share}: must"
             " be at most 1 together"
         )
+    paths.refuse_without_noise(schedule, "proposal", own_share)
     if loss_energy.propose is None:
         raise ValueError("objectives: 'proposal' needs an energy with a network inside")
     draw = partial(
