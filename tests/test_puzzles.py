@@ -286,6 +286,7 @@ BOARD = (
     [
         ("", "holds 0 boards"),
         (f"{BOARD[1:]}\n{BOARD}", "line 1 holds no board of 81 digits"),
+        (f"{BOARD[:30]}\n{BOARD}", "line 1 holds no board of 81 digits"),
         (f"{BOARD}\n{BOARD[1:]}", "line 2 holds no board of 81 digits"),
         (BOARD[:-1] + "4", "board 1 has no solution"),
         (f"{BOARD}\n{BOARD.replace('4', '.')}", "board 2 has more than one solution"),

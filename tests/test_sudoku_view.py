@@ -90,8 +90,9 @@ def test_boards_are_read_from_the_first_column_of_a_table(tmp_path):
         for path in (tmp_path / "boards.CSV", tmp_path / "boards.csv"):
             path.write_text("\n".join([*header, *rows]))
             assert view.read(str(path)) == puzzles
-    path.write_text(f"{puzzles[0][1:]},{answers[0]}\n{rows[1]}\n")
-    assert view.read(str(path)) == [puzzles[0][1:], puzzles[1]]
+    for cut in (puzzles[0][1:], puzzles[0][:30]):
+        path.write_text(f"{cut},{answers[0]}\n{rows[1]}\n")
+        assert view.read(str(path)) == [cut, puzzles[1]]
     path.write_text("quizzes,solutions\n")
     with pytest.raises(UserError, match="holds no board"):
         view.read(str(path))

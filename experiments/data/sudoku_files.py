@@ -64,8 +64,9 @@ def text(board: np.ndarray) -> str:
 
 
 def may_be_header(line: str) -> bool:
-    """Whether it names columns: a board with a typo has more digits or dots."""
-    return len(re.findall(r"[0-9.]", line)) < FEWEST
+    """Whether it names columns: a board, with a typo or cut off, has no such line."""
+    is_text = any(map(str.isalpha, line))
+    return is_text and len(re.findall(r"[0-9.]", line)) < FEWEST
 
 
 def _of_text(content: str) -> tuple[np.ndarray, np.ndarray]:
