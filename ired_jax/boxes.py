@@ -12,16 +12,25 @@ import jax
 import jax.numpy as jnp
 
 from ired_jax import trees
-from ired_jax.types import Array, Box, Tree
+from ired_jax.types import Array, Box, PartError, Tree
 
 Bounds = Box | Array | float | None  # a number or array is a half-width: nothing known
 
 
 def as_box(bounds: Bounds) -> Box | None:
-    """The box of a half-width; a box and None are themselves."""
-    if bounds is None or isinstance(bounds, Box):
-        return bounds
-    return Box(jax.tree.map(operator.neg, bounds), bounds)
+    """The box of a half-width; a box and None are themselves.
+
+    Raises:
+      PartError: plain numbers that leave no room between them.
+    """
+    if bounds is None:
+        return None
+    if not isinstance(bounds, Box):
+        bounds = Box(jax.tree.map(operator.neg, bounds), bounds)
+    low, high = bounds
+    if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+        raise PartError(f"box from {low} to {high}: low must be at most high")
+    return bounds
 
 
 def scale(bounds: Bounds, factor: Array | float) -> Bounds:

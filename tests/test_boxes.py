@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ired_jax import boxes, trees
-from ired_jax.types import Box
+from ired_jax.types import Box, PartError
 from tests.mutants import Mutant, one
 
 # A grid of four and a pair: the elements 1 and 4 of six are known, 5 is unbounded.
@@ -42,6 +42,14 @@ def test_a_half_width_may_be_a_tree_like_y():
     low, high = boxes.as_box(width)
     np.testing.assert_array_equal(low["a"], [-1, -1])
     assert (low["b"], high) == (-2.0, width)
+
+
+@pytest.mark.parametrize("bounds", [Box(2.0, -1.0), Box(1, 0.5), -0.5])
+def test_a_box_without_room_is_refused(bounds):
+    """Clipping to it would give its high side whatever y is."""
+    for use in (boxes.clip, boxes.inside):
+        with pytest.raises(PartError, match="low must be at most high"):
+            use(bounds, jnp.zeros(2))
 
 
 def test_a_level_s_box_is_a_multiple_on_both_sides():
@@ -181,6 +189,15 @@ def test_a_tree_has_one_floating_dtype_of_32_bits(bad, says):
 
 BOXES = "ired_jax.boxes"
 MUTANTS = [
+    Mutant(
+        "boxes",
+        "a box is taken whose low side is above its high one",
+        "ired_jax.boxes",
+        one("low > high", "low > high + 1e9"),
+        test_a_box_without_room_is_refused,
+        {"bounds": Box(2.0, -1.0)},
+        error=pytest.fail.Exception,
+    ),
     Mutant(
         "boxes",
         "y may be of half precision, in which small steps are lost",

@@ -34,6 +34,9 @@ def solve(
     energy_fn: Callable[[Tree, Array], Array],
     schedule: Schedule,
     y_shape: tuple[int, ...] | Tree,
+    *,
+    num_steps: int,
+    bounds: Bounds,
     **options,
 ) -> tuple[Tree, SolveInfo]:
     """Answers one x: y ~ N(0, I), then for t = T-1 .. 0 denoise and descend.
@@ -51,8 +54,10 @@ def solve(
       energy_fn: (y, t ()) -> (); its `at(t)`, if any, is used for each level.
       schedule: the T levels.
       y_shape: of one floating array, or a pytree of things with .shape and .dtype.
-      **options: num_steps and bounds; double_steps, tolerance, noise: see
-        `samplers.inference.solve_from`, which begins at a given y.
+      num_steps: descent steps a level, static, at least 0.
+      bounds: of y_0, a half-width, a `Box` or None.
+      **options: double_steps, tolerance, noise: see `samplers.inference.solve_from`,
+        which begins at a given y.
 
     Returns:
       y_0, and `SolveInfo`.
@@ -60,7 +65,9 @@ def solve(
     if isinstance(y_shape, tuple) and all(isinstance(n, Integral) for n in y_shape):
         y_shape = jax.ShapeDtypeStruct(y_shape, jnp.result_type(float))
     y = trees.normal(key, y_shape)
-    return solve_from(y, energy_fn, schedule, key=key, **options)
+    return solve_from(
+        y, energy_fn, schedule, num_steps=num_steps, bounds=bounds, key=key, **options
+    )
 
 
 def solve_from(
@@ -83,8 +90,7 @@ def solve_from(
     Args:
       y: the start, a pytree of arrays of one floating dtype.
       energy_fn, schedule: as in `solve`.
-      num_steps: descent steps a level, static, at least 0.
-      bounds: of y_0, a half-width, a `Box` or None.
+      num_steps, bounds: as in `solve`.
       double_steps: double the step from each level's second step on, as the released
         code does for continuous tasks.
       tolerance: in units of y, root mean square over free elements; a level's descent
