@@ -1,5 +1,6 @@
 """Pictures of a run: learning curves, energies by level and along chains, answers."""
 
+import itertools
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -39,6 +40,8 @@ CURVES: Panels = [
     ("norms", ("norm/param", "norm/grad", "norm/update")),
 ]
 LOGARITHMIC = ("_mse", "norm/")
+# Of the names of a panel: a task may have any number of splits.
+STYLES = ("-", "--", ":", "-.", (0, (6, 2)), (0, (3, 1, 1, 1, 1, 1)))
 UNDRAWN = re.compile(r"train/loss|pred_norm|replay/size|filter/q.*")
 NUM_CHAIN_STEPS = 40
 NUM_ANSWERS = 3
@@ -112,13 +115,14 @@ def learning_curves(runs: dict[str, list[dict[str, float]]], panels: Panels) -> 
     figure, axes = grid(max(len(panels), 1), columns=4)
     for axis, (title, names) in zip(axes, panels, strict=False):
         names = [name for name in names if name in there]
-        for style, name in zip(("-", "--", ":", "-."), names, strict=False):
-            axis.plot([], [], style, label=name, color="black", lw=1.2)
+        for line, name in zip(itertools.cycle(STYLES), names, strict=False):
+            style = {"linestyle": line, "lw": 1.2}
+            axis.plot([], [], **style, label=name, color="black")
             for colour, rows in enumerate(runs.values()):
                 points = [(row["step"], row[name]) for row in rows if name in row]
                 if points:
                     xy = zip(*points, strict=True)
-                    axis.plot(*xy, style, color=f"C{colour}", lw=1.2)
+                    axis.plot(*xy, **style, color=f"C{colour}")
         if any(mark in names[0] for mark in LOGARITHMIC):
             axis.set_yscale("log")
         axis.set_title(title)

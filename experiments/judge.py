@@ -104,6 +104,7 @@ def _answers(
                     " or wrong"
                 )
             judged[split] = verdict.judged(energy, right > 0)
+            judged[split]["alike"] = verdict.are_alike([rows.answer for rows in runs])
             best = judged[split]["best"] if experiment.energy.answering else []
             judged[split]["work"] = [
                 {
@@ -276,6 +277,8 @@ def main(argv: list[str]) -> None:
     figures.save(figure(runs), output)
     for table in final_tables(runs):
         say(table)
+    if text := verdict.alike_text(runs):
+        say(text)
     say(f"figure: {output}, all numbers: {output.with_suffix('.json')}")
 
 

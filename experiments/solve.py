@@ -106,7 +106,7 @@ def load_solver(
         if not good.size:
             raise UserError(f"--input: {_named(refused)}")
         if watched is not None and watched not in good:
-            why = refused.get(watched, f"must be at most {len(inputs) - 1}")
+            why = refused.get(watched, f"must be 0 to {len(inputs) - 1}")
             raise UserError(f"--picture_row={watched}: {why}")
         rows = [x[i] for i in good]
         parts = _in_batches(
@@ -221,6 +221,7 @@ def main(argv: list[str]) -> None:
     options = {name: values[name].value for name in ("seed", "moves", "move", *OPTIONS)}
     solve = load_solver(values.workdir, values.checkpoint, **options)
     output, watched = cli.output_path(output), None
+    table = cli.output_path(output.with_suffix(".csv"))
     if values.picture:
         cli.output_path(values.picture, "picture")
         can_be = [i for i, said in enumerate(view.check(inputs)) if said is None]
@@ -228,7 +229,6 @@ def main(argv: list[str]) -> None:
         watched = next(iter(can_be), None) if watched is None else watched
     answers = solve(inputs, watched)
     _say_unlike(view, inputs, answers)
-    table = output.with_suffix(".csv")
     view.write(output, answers.y)
     write_bytes(table, as_csv(answers).encode())
     if view.text is not None and len(inputs) <= MOST_DRAWN:

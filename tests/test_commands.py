@@ -399,6 +399,16 @@ def test_metrics_of_an_objective_of_one_s_own_have_a_panel_and_a_line():
     assert [text.get_text() for text in drawn.legends[0].texts] == ["a", "b"]
 
 
+def test_every_split_of_a_panel_is_drawn_in_a_style_of_its_own():
+    names = tuple(f"{split}/boards" for split in "abcdef")
+    rows = [{"step": i, **dict.fromkeys(names, 1.0)} for i in (1, 2)]
+    drawn = figures.learning_curves({"": rows}, [("boards", names)])
+    _, labels = drawn.axes[0].get_legend_handles_labels()
+    assert labels == [*names]
+    patterns = {str(line._dash_pattern) for line in drawn.axes[0].get_lines()}
+    assert len(patterns) == len(names)
+
+
 def test_paired_seeds_get_the_interval_of_a_paired_t_test():
     """Against the formula: the mean of log ratios, t quantile, standard error."""
     rng = np.random.default_rng(0)
@@ -570,6 +580,13 @@ def test_a_command_keeps_the_memory_that_it_frees_where_its_library_can(monkeypa
 
 
 MUTANTS = [
+    Mutant(
+        "compare",
+        "a fifth split is not drawn",
+        "experiments.figures",
+        one("itertools.cycle(STYLES)", "STYLES[:4]"),
+        test_every_split_of_a_panel_is_drawn_in_a_style_of_its_own,
+    ),
     Mutant(
         "solve",
         "a picture in the place of a folder",

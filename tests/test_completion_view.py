@@ -5,6 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.errors import UserError
+from experiments.views import addition
 from experiments.views import completion as view
 from tests.mutants import Mutant, one
 
@@ -17,8 +18,9 @@ def test_tables_are_read_from_npy_and_csv_alike(tmp_path):
         tables = view.read(str(tmp_path / name))
         np.testing.assert_array_equal(tables[-1], HOLES)
         assert tables.shape == (2 if name == "many.npy" else 1, 2, 3)
-    (tmp_path / "one.csv").write_text("0.5,,-0.25\nnan,0.125,1\n")
-    np.testing.assert_array_equal(view.read(str(tmp_path / "one.csv")), HOLES[None])
+    for name in ("one.csv", "ONE.CSV"):
+        (tmp_path / name).write_text("0.5,,-0.25\nnan,0.125,1\n")
+        np.testing.assert_array_equal(view.read(str(tmp_path / name)), HOLES[None])
     assert view.sizes(tables) == {"task.n": 2, "task.m": 3}
 
 
@@ -75,6 +77,15 @@ def test_tables_without_an_answer_get_a_sentence_each_and_others_none():
     assert "2 rows or columns" in view.warn([empty])[0]
 
 
+@pytest.mark.parametrize("kind, shape", [(view, (2, 2)), (addition, (2, 2, 2))])
+def test_what_float32_does_not_hold_is_said_and_warned_of_by_nobody(
+    kind, shape, tmp_path
+):
+    np.save(tmp_path / "huge.npy", np.full(shape, 1e300))
+    (said,) = kind.check(kind.read(str(tmp_path / "huge.npy")))
+    assert said.endswith("in float32")
+
+
 def test_completed_tables_are_written_and_nothing_calls_them_right(tmp_path):
     answers = np.stack([np.nan_to_num(HOLES), np.full_like(HOLES, np.nan)])
     view.write(tmp_path / "out.npy", answers)
@@ -100,6 +111,15 @@ def test_what_is_seen_the_answer_and_the_truth_are_drawn_side_by_side(with_truth
 
 
 MUTANTS = [
+    Mutant(
+        "views",
+        "NumPy warns of what a check names",
+        "experiments.views.arrays",
+        one('with np.errstate(over="ignore")', "with np.errstate()"),
+        test_what_float32_does_not_hold_is_said_and_warned_of_by_nobody,
+        {"kind": addition, "shape": (2, 2, 2)},
+        error=RuntimeWarning,
+    ),
     Mutant(
         "views",
         "empty lines of a column are left out",

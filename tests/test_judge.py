@@ -172,7 +172,7 @@ def test_an_energy_without_rounds_is_one_sentence():
 def test_of_an_energy_without_rounds_no_work_is_counted(monkeypatch):
     experiment = build(tiny.get_config("sudoku_published"))
     right = np.array([1.0, 0.0])
-    rows = SimpleNamespace(energy=right, figures={"boards": right})
+    rows = SimpleNamespace(energy=right, figures={"boards": right}, answer=right)
     monkeypatch.setattr(
         judge, "Scorer", lambda _: SimpleNamespace(rows=lambda *_: rows)
     )
@@ -210,6 +210,19 @@ def test_tables_and_pictures_hold_every_run_and_split():
     (table,) = judge.final_tables(runs)
     assert table.row_count == 3
     assert len(judge.figure(runs).axes) >= 6
+
+
+@pytest.mark.parametrize(
+    "answers, is_said", [([0.5, 0.5], True), ([0.5, 0.25], False), ([0.5], False)]
+)
+def test_answers_that_start_noise_does_not_reach_are_said_to_be_one(answers, is_said):
+    trees = [{"a": np.array([1.0, np.nan]), "b": np.float32([0, x])} for x in answers]
+    of_split = verdict.judged(ENERGY, RIGHT) | {"alike": verdict.are_alike(trees)}
+    runs = {"a": {"splits": {"val": of_split}}, "earlier": {"splits": {}}}
+    said = "a, val: all 4 answers to each x are the same, start noise does not reach"
+    assert verdict.alike_text(runs).startswith(said) == is_said
+    one = verdict.merged([of_split, of_split | {"alike": False}])
+    assert verdict.alike_text({"a": {"splits": {"val": one}}}) == ""
 
 
 @pytest.mark.parametrize(("energy", "scale"), [(ENERGY, "log"), (-ENERGY, "linear")])
@@ -286,6 +299,14 @@ MUTANTS = [
         "experiments.score.verdict",
         one("paired(shares(run), shares(first)", "paired(shares(first), shares(run)"),
         test_runs_stand_beside_the_first_in_pairs_of_seeds,
+    ),
+    Mutant(
+        "judge",
+        "answers are one where one leaf is",
+        "experiments.score.verdict",
+        one("bool(others) and all(", "bool(others) and any("),
+        test_answers_that_start_noise_does_not_reach_are_said_to_be_one,
+        {"answers": [0.5, 0.25], "is_said": False},
     ),
     Mutant(
         "judge",

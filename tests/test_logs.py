@@ -6,11 +6,14 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from rich.errors import MarkupError
 
 from experiments.errors import UserError
+from experiments.run import logs
 from experiments.run.files import write_bytes
 from experiments.run.logs import Logs, read_rows
 from experiments.run.schema import Schema, schema_of
+from experiments.score.tables import tables
 from ired_jax.objectives.base import Objective
 from ired_jax.tasks.base import Evaluator
 from ired_jax.tasks.inverse import make_inverse
@@ -151,6 +154,14 @@ def test_a_file_is_written_whole_or_left_as_it_was(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 
 
+def test_a_path_with_brackets_is_said_as_it_is(capsys):
+    path = "a[bold]/b[/c].npy"
+    logs.say(path)
+    for table in tables(path, [path], {path: [path]}, caption=path):
+        logs.say(table)
+    assert capsys.readouterr().out.count(path) == 6
+
+
 def test_the_time_left_is_printed_where_nobody_watches(tmp_path, capsys):
     with open_logs(tmp_path) as lines:
         lines.advance(1, 1.0, None)
@@ -174,6 +185,14 @@ def test_a_log_does_not_wait_for_torch(tmp_path, monkeypatch):
 
 LOGS = "experiments.run.logs"
 MUTANTS = [
+    Mutant(
+        "logs",
+        "brackets of a path are taken for markup",
+        LOGS,
+        one("print(text, markup=False)", "print(text)"),
+        test_a_path_with_brackets_is_said_as_it_is,
+        error=MarkupError,
+    ),
     Mutant(
         "logs",
         "the name of a split is a pattern",

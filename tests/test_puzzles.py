@@ -281,6 +281,11 @@ BOARD = (
 )
 
 
+SOLVED = (
+    "417369825632158947958724316825437169791586432346912758289643571573291684164875293"
+)
+
+
 @pytest.mark.parametrize(
     "text, says",
     [
@@ -291,6 +296,7 @@ BOARD = (
         (BOARD[:-1] + "4", "board 1 has no solution"),
         (f"{BOARD}\n{BOARD.replace('4', '.')}", "board 2 has more than one solution"),
         (f"{BOARD} {'123456789' * 9}", "the solution of board 1 is none"),
+        (f"{BOARD[:30]} {SOLVED}", "board 1 has no empty cell"),
     ],
 )
 def test_a_file_of_no_puzzles_is_refused_in_one_sentence(tmp_path, text, says):
@@ -298,6 +304,27 @@ def test_a_file_of_no_puzzles_is_refused_in_one_sentence(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(UserError, match=f"{path}: {says}"):
         sudoku_files.read(path)
+
+
+def test_a_board_that_no_search_solves_soon_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sudoku_files, "MOST_TRIES", 10)
+    path = tmp_path / "boards.txt"
+    path.write_text(BOARD)
+    with pytest.raises(UserError, match="board 1 has no solution that is found soon"):
+        sudoku_files.read(path)
+
+
+def test_other_solutions_in_a_file_of_their_own_are_other_puzzles(tmp_path):
+    settings = puzzles.Settings(train_file=str(tmp_path / "features.pt"))
+    digests = set()
+    for content in (b"a", b"b"):
+        (tmp_path / "features.pt").write_bytes(b"a")
+        (tmp_path / "labels.pt").write_bytes(content)
+        digests.add(settings.digest)
+    assert len(digests) == 2
+    other = settings._replace(train_file=str(tmp_path / "labels.pt"))
+    with pytest.raises(UserError, match=r"data\.train_file=.*must be named features"):
+        _ = other.digest
 
 
 def test_a_solution_of_another_puzzle_is_refused(tmp_path):
@@ -383,6 +410,20 @@ MUTANTS = [
         "experiments.data.sudoku",
         one("is_other = ~taken", "is_other = True | taken"),
         test_a_grid_that_training_has_is_left_out_of_the_held_out_sets,
+    ),
+    Mutant(
+        "sudoku",
+        "solutions in a file of their own are not of the digest",
+        "experiments.data.sudoku",
+        one("sudoku_files.parts(path) if path", "[Path(path)] if path"),
+        test_other_solutions_in_a_file_of_their_own_are_other_puzzles,
+    ),
+    Mutant(
+        "sudoku",
+        "a search for a solution never ends",
+        "experiments.data.sudoku_files",
+        one(", most_tries=MOST_TRIES", ""),
+        test_a_board_that_no_search_solves_soon_is_refused,
     ),
     Mutant(
         "sudoku",

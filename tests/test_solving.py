@@ -249,7 +249,9 @@ def test_watched_is_the_start_whose_answer_is_kept(monkeypatch, right, expected)
     np.testing.assert_array_equal(thought.energies, [energies[expected] + 7])
 
 
-@pytest.mark.parametrize("row, says", [(2, "must be at most 1"), (0, "has 1 char")])
+@pytest.mark.parametrize(
+    "row, says", [(2, "must be 0 to 1"), (-1, "must be 0 to 1"), (0, "has 1 char")]
+)
 def test_what_cannot_be_watched_is_named(command, capsys, tmp_path, row, says):
     puzzles, _, answers = _boards()
     options = f"--picture={tmp_path / 'think.png'}", f"--picture_row={row}"
@@ -258,6 +260,15 @@ def test_what_cannot_be_watched_is_named(command, capsys, tmp_path, row, says):
     )
     assert (code, written) == (2, None)
     assert f"--picture_row={row}: {says}" in capsys.readouterr().err
+
+
+def test_figures_that_cannot_lie_beside_the_answers_stop_it_before_the_work(
+    command, capsys, tmp_path
+):
+    puzzles, _, _ = _boards()
+    (tmp_path / "out.csv").mkdir()
+    assert command(puzzles[:1], None)[:2] == (2, None)
+    assert "out.csv: is a folder, must be a file" in capsys.readouterr().err
 
 
 def test_a_check_of_one_s_own_may_say_it_in_numpy(monkeypatch, tmp_path):

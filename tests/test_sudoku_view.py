@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.data import sudoku_files
 from experiments.errors import UserError
 from experiments.views import sudoku as view
 from ired_jax.tasks import sudoku
@@ -93,11 +94,25 @@ def test_boards_are_read_from_the_first_column_of_a_table(tmp_path):
     for cut in (puzzles[0][1:], puzzles[0][:30]):
         path.write_text(f"{cut},{answers[0]}\n{rows[1]}\n")
         assert view.read(str(path)) == [cut, puzzles[1]]
+    path.write_text(f'"puzzle" ; "solution"\n"{puzzles[0]}" ; "{answers[0]}"\n')
+    assert view.read(str(path)) == puzzles[:1]
     path.write_text("quizzes,solutions\n")
     with pytest.raises(UserError, match="holds no board"):
         view.read(str(path))
     with pytest.raises(UserError, match="is not a readable text file"):
         view.read("boards\0.csv")
+
+
+def test_boards_are_read_as_they_are_published_with_their_solutions(tmp_path):
+    published = sudoku_files.published("top95")
+    assert view.read(str(sudoku_files.HERE / "top95.txt")) == [
+        line.replace("0", ".") for line in boards_of.lines(published["puzzle"])
+    ]
+    path, line = tmp_path / "boards.txt", boards_of.lines(published["puzzle"][:1])[0]
+    path.write_text(f"{line[1:]} {line}\n{line}{line}\n# {line}\n")
+    cut, twice = view.check(view.read(str(path)))
+    assert cut.startswith("holds ' '")
+    assert twice == "has 162 characters, must be 81"
 
 
 # Solved by no search as plain as ours, and no rule that `check` knows is broken.
@@ -148,6 +163,13 @@ def test_a_board_in_characters_has_its_lines_and_its_givens_marked():
 
 
 MUTANTS = [
+    Mutant(
+        "sudoku",
+        "a solution after a board makes it none",
+        "experiments.views.sudoku",
+        one("return word if len(word) == 81 else line", "return line"),
+        test_boards_are_read_as_they_are_published_with_their_solutions,
+    ),
     Mutant(
         "sudoku",
         "a board without a solution is let through",

@@ -84,7 +84,8 @@ class Settings(NamedTuple):
         whole = hashlib.sha256(repr((FORMAT, *self[:-2])).encode())
         for name, path in zip(self._fields[-2:], self[-2:], strict=True):
             try:
-                whole.update(b"|" + (Path(path).read_bytes() if path else b""))
+                parts = sudoku_files.parts(path) if path else []
+                whole.update(b"|" + b"".join(part.read_bytes() for part in parts))
             except (OSError, ValueError) as error:  # a path may hold a 0 byte
                 raise UserError(f"data.{name}={path}: {error}") from error
         return whole.hexdigest()[:16]

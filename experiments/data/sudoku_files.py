@@ -20,6 +20,8 @@ from experiments.errors import UserError
 Rows = dict[str, np.ndarray]  # "puzzle", "solution": int8 [N, 9, 9]
 HERE = Path(__file__).parent
 FEWEST = 40  # digits or dots of what is meant for a board
+BOARD = re.compile(r"(?<![^\s,;\"])[0-9.]{81}(?![^\s,;\"])")
+MOST_TRIES = 100_000  # of the search for a solution, half a minute or so
 
 
 @functools.cache
@@ -38,7 +40,7 @@ def read(path: Path | str) -> Rows:
     path = Path(path)
     try:
         if path.suffix == ".pt":
-            puzzles, answers = (_of_tensor(p) for p in (path, _labels(path)))
+            puzzles, answers = (_of_tensor(part) for part in parts(path))
         else:
             puzzles, answers = _of_text(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
@@ -75,7 +77,7 @@ def _of_text(content: str) -> tuple[np.ndarray, np.ndarray]:
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        boards = re.findall(r"(?<![^\s,;\"])[0-9.]{81}(?![^\s,;\"])", line)
+        boards = BOARD.findall(line)
         if not boards and not (number == 1 and may_be_header(line)):
             raise ValueError(f"line {number} holds no board of 81 digits")
         if boards:
@@ -84,10 +86,18 @@ def _of_text(content: str) -> tuple[np.ndarray, np.ndarray]:
     return digits(puzzles), digits(answers)
 
 
-def _labels(path: Path) -> Path:
+def parts(path: Path | str) -> list[Path]:
+    """The files that hold puzzles and solutions: of `features.pt` two.
+
+    Raises:
+      ValueError: a .pt of another name.
+    """
+    path = Path(path)
+    if path.suffix != ".pt":
+        return [path]
     if "features" not in path.name:
         raise ValueError("must be named features.pt, with labels.pt beside it")
-    return path.with_name(path.name.replace("features", "labels"))
+    return [path, path.with_name(path.name.replace("features", "labels"))]
 
 
 def _of_tensor(path: Path) -> np.ndarray:
@@ -110,8 +120,16 @@ def _of_tensor(path: Path) -> np.ndarray:
 def _checked(path: Path, puzzles: np.ndarray, answers: np.ndarray) -> Rows:
     """The rows, with the solutions that were not given."""
     answers = answers.copy()
+    for row in np.flatnonzero((puzzles > 0).all((1, 2))):
+        # Of a line whose puzzle is cut off the solution would be the puzzle.
+        raise UserError(f"{path}: board {row + 1} has no empty cell")
     for row in np.flatnonzero((answers == 0).all((1, 2))):
-        found = sudoku_search.solutions(puzzles[row].ravel().tolist(), 2)
+        cells = puzzles[row].ravel().tolist()
+        try:
+            found = sudoku_search.solutions(cells, 2, most_tries=MOST_TRIES)
+        except sudoku_search.TooLong as error:
+            said = "has no solution that is found soon: give it, or leave it out"
+            raise UserError(f"{path}: board {row + 1} {said}") from error
         if len(found) != 1:
             many = "more than one solution" if found else "no solution"
             raise UserError(f"{path}: board {row + 1} has {many}")

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import rich
 import rich.progress
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -162,9 +163,10 @@ def _title(name: str) -> str:
 def track(items: Iterable[T], title: str) -> Iterable[T]:
     """The items, with a progress bar where a person looks at the screen."""
     is_watched = rich.get_console().is_terminal
+    title = escape(title)  # of folders that a person named
     return rich.progress.track(items, title, transient=True, disable=not is_watched)
 
 
 def say(text: object) -> None:
-    """One line for the person at the screen."""
-    rich.print(text)
+    """One line for the person at the screen, as it is: a path may have brackets."""
+    rich.get_console().print(text, markup=False)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 WIDTH = 80
@@ -38,14 +39,14 @@ def tables(
         used += width
     views = []
     for group in filter(None, groups):
-        view = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        view = Table(title=escape(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         view.add_column(corner, overflow="fold", max_width=LABEL)
         for name in group:
             view.add_column(name, justify="right", overflow="fold")
         for index, row in enumerate(rows):
             view.add_row(row, *(columns[name][index] for name in group))
         views.append(view)
-    views[-1].caption = caption
+    views[-1].caption = caption and escape(caption)
     return views
 
 

@@ -3,15 +3,16 @@
 NumPy on the host. Answers are arrays [N, R], R to each of N rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
 from experiments.build import Experiment
 from experiments.errors import UserError
 from experiments.score import statistics
 from experiments.score.statistics import Paired
-from ired_jax.types import Energy
+from ired_jax.types import Energy, Tree
 
 BINS = 10  # of the calibration, each of as many answers
 GRADIENT = 3  # of the network, in units of its value
@@ -44,6 +45,27 @@ def judged(energy: np.ndarray, right: np.ndarray) -> dict:
             for part in bins
         ],
     }
+
+
+def are_alike(answers: Sequence[Tree]) -> bool:
+    """Whether several answers to each row are the same to the bit: leaves [N, ...]."""
+    first, *others = ([*map(np.asarray, jax.tree.leaves(tree))] for tree in answers)
+    return bool(others) and all(
+        np.array_equal(leaf, of_first, equal_nan=True)
+        for other in others
+        for leaf, of_first in zip(other, first, strict=True)
+    )
+
+
+def alike_text(runs: Mapping[str, dict]) -> str:
+    """A line for each run and split where all answers to an x are one; "" without."""
+    said = "answers to each x are the same, start noise does not reach them"
+    return "\n".join(
+        f"{name}, {split}: all {of_split['best'][-1]['restarts']} {said}"
+        for name, run in runs.items()
+        for split, of_split in run["splits"].items()
+        if of_split.get("alike") is True  # of some seeds alone it is a share
+    )
 
 
 def merged(of_seeds: list):

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
-from experiments.views.arrays import read_npy
+from experiments.views.arrays import in_float32, read_npy
 
 WIDEST = 5.0  # of the harder set's box, 2 r: a sum beyond it is cut
 
@@ -25,7 +25,7 @@ def read(path: str) -> np.ndarray:
     shape = pairs.shape
     if len(shape) != 4 or shape[1] != 2 or shape[2] != shape[3] or not pairs.size:
         raise UserError(f"--input={path}: shape {shape}, must be (N, 2, n, n), N >= 1")
-    return pairs.astype(np.float32)
+    return in_float32(pairs)
 
 
 def check(inputs: np.ndarray) -> list[str | None]:
@@ -35,7 +35,7 @@ def check(inputs: np.ndarray) -> list[str | None]:
 
 def _problem(pair: np.ndarray) -> str | None:
     if not np.isfinite(pair).all():
-        return "has entries that are not finite"
+        return "has entries that are not finite in float32"
     largest = np.max(np.abs(pair.sum(axis=0)))
     if largest > WIDEST:
         return f"has sums of {largest:.3g}, must be within +-{WIDEST:g}"

@@ -38,3 +38,9 @@ def read_npy(path: str, kinds: str = "fiu") -> np.ndarray:
             f"--input={path}: dtype {array.dtype}, must be one array of real numbers"
         )
     return array
+
+
+def in_float32(array: np.ndarray) -> np.ndarray:
+    """What float32 does not hold is infinite, as a check names it: nobody warns."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
-from experiments.views.arrays import read_npy
+from experiments.views.arrays import in_float32, read_npy
 
 SPREADS = (0.1, 1.0)  # of what is seen: .19 in distribution, .64 in the harder set
 
@@ -20,11 +20,12 @@ def read(path: str) -> np.ndarray:
     Raises:
       UserError: no such file, or not a table of numbers.
     """
-    tables = _numbers(path) if path.endswith(".csv") else read_npy(path)
+    is_text = path.lower().endswith(".csv")
+    tables = _numbers(path) if is_text else read_npy(path)
     tables = tables[None] if tables.ndim == 2 else tables
     if tables.ndim != 3 or not tables.size:
         raise UserError(f"--input={path}: shape {tables.shape}, must be (N, n, m)")
-    return tables.astype(np.float32)
+    return in_float32(tables)
 
 
 def _numbers(path: str) -> np.ndarray:
@@ -63,7 +64,7 @@ def _problem(table: np.ndarray) -> str | None:
     if not seen.any():
         return "has nothing seen, all of it is NaN"
     if np.isinf(table).any():
-        return "has infinite values"
+        return "has values that are infinite in float32"
     return None
 
 

@@ -1,10 +1,12 @@
 """Boards as lines of 81 characters, row by row; 0 or . where a cell is empty.
 
-Of a .csv file each row's first field is the board, a row that names the columns is
-passed over.
+What follows a board after a blank, as its solution, is passed over, and so is a line
+that begins with #. Of a .csv file each row's first field is the board, a row that names
+the columns is passed over.
 """
 
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,13 +46,20 @@ def read(path: str) -> list[str]:
         raise UserError(f"--input={path}: there is no such file") from error
     except (OSError, ValueError) as error:  # no text, or no path
         raise UserError(f"--input={path}: is not a readable text file") from error
-    boards = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = (line.strip() for line in text.splitlines())
+    boards = [_first(line) for line in lines if line and line[0] != "#"]
     if path.lower().endswith(".csv") and boards:
-        boards = [line.split(",")[0].strip('"') for line in boards]
+        boards = [re.split("[,;]", line)[0].strip(' "') for line in boards]
         boards = boards[may_be_header(boards[0]) :]
     if not boards:
         raise UserError(f"--input={path}: holds no board")
     return boards
+
+
+def _first(line: str) -> str:
+    """The board of a line that begins with one, else the line."""
+    word = line.split()[0]
+    return word if len(word) == 81 else line
 
 
 def check(inputs: Sequence[str]) -> list[str | None]:
