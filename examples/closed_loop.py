@@ -69,7 +69,10 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--workdir", required=True, help="of a trained path energy")
     parser.add_argument("--num_examples", type=int, default=512)
     options = parser.parse_args(argv)
-    found = figures(trained.load(options.workdir), options.num_examples)
+    model = trained.load(options.workdir)
+    if model.config.task.name != "path":
+        parser.error(f"--workdir={options.workdir}: must be of the task path")
+    found = figures(model, options.num_examples)
     for split, parts in found.items():
         error = (parts["closed loop"] * (1 - parts["closed loop"])) ** 0.5
         error /= options.num_examples**0.5

@@ -194,6 +194,12 @@ def main(argv: list[str] | None = None) -> dict[str, tuple]:
     parser.add_argument("--workdir", required=True, help="of a trained Sudoku energy")
     parser.add_argument("--num_puzzles", type=int, default=64)
     options = parser.parse_args(argv)
+    model = trained.load(options.workdir)
+    levels = {level for of_way, _ in WAYS.values() for level in of_way}
+    is_sudoku = model.config.task.name == "sudoku" and model.experiment.energy.answering
+    if not is_sudoku or len(model.experiment.schedule.a) <= max(levels):
+        said = f"must be of a Sudoku energy of {1 + max(levels)} levels"
+        parser.error(f"--workdir={options.workdir}: {said}")
     made = [make_puzzle(seed) for seed in range(options.num_puzzles)]
     puzzles = np.array([cells for cells, _ in made], np.int8).reshape(-1, 9, 9)
     count = np.array([count for _, count in made])
@@ -201,7 +207,7 @@ def main(argv: list[str] | None = None) -> dict[str, tuple]:
     print("ordinary solutions, quartiles:", *quartiles)
     print("givens, mean:", np.mean(np.sum(puzzles > 0, (1, 2))))
     print(f"an ordinary solution at random: {np.mean(1 / count):.3f}")
-    found = figures(trained.load(options.workdir), puzzles)
+    found = figures(model, puzzles)
     print(f"{'boards right':>24}  one answer       chosen of {ANSWERS}")
     for name, parts in found.items():
         error = [np.std(part, ddof=1) / len(part) ** 0.5 for part in parts]

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from experiments.schema import Spec, Values
 
 BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False}
 BOOLEANS |= {"no": False}
+WIDTH = 80  # of a line of help
 # What a config file may raise.
 BROKEN = (ValueError, ImportError, SyntaxError, NameError, TypeError)
 BROKEN = (*BROKEN, AttributeError, LookupError)
@@ -127,8 +129,11 @@ def help_text(given: Values, texts: Mapping[str, str]) -> str:
     """
     values = _apply(given, texts)
     specs = fields.schema(make_experiment, values)
+    wrapped = textwrap.TextWrapper(
+        WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8, break_on_hyphens=False
+    )
     lines = [
-        f"  --config.{name}={show(values[name])}\n        {fields.meaning(spec)}"
+        f"  --config.{name}={show(values[name])}\n{wrapped.fill(fields.meaning(spec))}"
         for name, spec in specs.items()
     ]
     return "\n".join(["fields of this config (all: docs/fields.md):", "", *lines])

@@ -92,17 +92,12 @@ def _answers(
         judged = {}
         for split in splits:
             what = f"{directory.name}, {split}, seed {model.seed}"
-            runs = [
-                scorer.rows(model.params, split, num_examples, restart)
-                for restart in track(range(restarts), what)
-            ]
+            runs = []
+            for restart in track(range(restarts), what):
+                runs.append(scorer.rows(model.params, split, num_examples, restart))
+                verdict.refuse_shares(runs[-1].figures[metric], directory, metric)
             energy = np.stack([rows.energy for rows in runs], axis=1)
             right = np.stack([rows.figures[metric] for rows in runs], axis=1)
-            if not np.all((right == 0) | (right == 1)):
-                raise UserError(
-                    f"--runs={directory}: {metric} must be 0 or 1 of an answer, right"
-                    " or wrong"
-                )
             judged[split] = verdict.judged(energy, right > 0)
             judged[split]["alike"] = verdict.are_alike([rows.answer for rows in runs])
             best = judged[split]["best"] if experiment.energy.answering else []

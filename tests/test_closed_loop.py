@@ -1,8 +1,11 @@
 """Closed loop: steps along edges, as many as are needed, a plan for each."""
 
+from types import SimpleNamespace
+
 import jax
 import networkx as nx
 import numpy as np
+import pytest
 
 from examples import closed_loop
 from experiments.build import build
@@ -74,6 +77,15 @@ def test_an_untrained_energy_has_a_share_between_0_and_1():
     for parts in found.values():
         assert 0 <= parts["closed loop"] <= 1
         assert parts["steps"] >= 1
+
+
+def test_a_model_of_another_task_is_refused(monkeypatch, capsys):
+    config = SimpleNamespace(task=SimpleNamespace(name="inverse"))
+    model = SimpleNamespace(config=config)
+    monkeypatch.setattr(closed_loop.trained, "load", lambda _: model)
+    with pytest.raises(SystemExit, match="2"):
+        closed_loop.main(["--workdir=run"])
+    assert "--workdir=run: must be of the task path" in capsys.readouterr().err
 
 
 MUTANTS = [

@@ -135,6 +135,8 @@ def test_help_shows_the_fields_of_the_config(capsys):
     assert "--config.replay.capacity=64" in shown
     assert "rows a bucket (at least 1)" in shown
     assert "mixed_share" not in shown
+    fields_shown = shown[shown.index("fields of this config") :]
+    assert max(map(len, fields_shown.splitlines())) <= 80
 
 
 NAMED = [

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +132,34 @@ def test_guided_answers_obey_where_the_energy_alone_cannot_know():
     assert broken[True] < 0.5 * broken[False]
 
 
+@pytest.mark.parametrize("task, levels", [("inverse", 10), ("sudoku", 1)])
+def test_a_model_that_cannot_take_the_rule_is_refused(
+    monkeypatch, capsys, task, levels
+):
+    """Of a net of one level a gather of level 3 would be that of level 0."""
+    energy = SimpleNamespace(answering=object())
+    experiment = SimpleNamespace(
+        energy=energy, schedule=SimpleNamespace(a=[1] * levels)
+    )
+    config = SimpleNamespace(task=SimpleNamespace(name=task))
+    model = SimpleNamespace(config=config, experiment=experiment)
+    monkeypatch.setattr(diagonals.trained, "load", lambda _: model)
+    with pytest.raises(SystemExit, match="2"):
+        diagonals.main(["--workdir=run", "--num_puzzles=0"])
+    said = "--workdir=run: must be of a Sudoku energy of 4 levels"
+    assert said in capsys.readouterr().err
+
+
 MUTANTS = [
+    Mutant(
+        "diagonals",
+        "levels that are not there are taken",
+        "examples.diagonals",
+        one("<= max(levels):", "< 0:"),
+        test_a_model_that_cannot_take_the_rule_is_refused,
+        {"task": "sudoku", "levels": 1},
+        error=IndexError,
+    ),
     Mutant(
         "diagonals",
         "one of the two diagonals is forgotten",

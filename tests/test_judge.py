@@ -183,6 +183,16 @@ def test_of_an_energy_without_rounds_no_work_is_counted(monkeypatch):
     assert judge.figure({"run": run}).axes
 
 
+def test_a_metric_that_is_no_verdict_is_refused_at_the_first_answers(monkeypatch):
+    rows, calls = SimpleNamespace(energy=0, figures={"boards": np.array([0.5])}), []
+    scorer = SimpleNamespace(rows=lambda *at: calls.append(at) or rows)
+    monkeypatch.setattr(judge, "Scorer", lambda _: scorer)
+    model = Trained(build(tiny.get_config("sudoku")), None, None, 7, 0)
+    with pytest.raises(UserError, match="--runs=run: boards must be 0 or 1"):
+        judge._answers([model], Path("run"), ("val",), 16, 2)
+    assert len(calls) == 1
+
+
 def test_every_seed_is_read_from_the_checkpoint_that_is_asked_for(monkeypatch):
     config, loaded = tiny.get_config("sudoku", train__num_seeds=2), []
     experiment = build(config)

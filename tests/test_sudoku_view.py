@@ -115,6 +115,14 @@ def test_boards_are_read_as_they_are_published_with_their_solutions(tmp_path):
     assert twice == "has 162 characters, must be 81"
 
 
+def test_a_board_with_a_cell_that_is_no_number_is_not_called_right():
+    x, grid = (boards_of.sets()["val"][part][0] for part in ("puzzle", "solution"))
+    answer = np.array(sudoku.encode(grid))
+    assert view.is_right(x, answer) is True
+    answer[grid == 1] = np.nan  # of which the first digit is the likeliest
+    assert view.is_right(x, answer) is None
+
+
 # Solved by no search as plain as ours, and no rule that `check` knows is broken.
 IMPOSSIBLE = (
     ".....5.8....6.1.43..........1.5........1.6...3.......553.....61........4........."
@@ -163,6 +171,15 @@ def test_a_board_in_characters_has_its_lines_and_its_givens_marked():
 
 
 MUTANTS = [
+    Mutant(
+        "sudoku",
+        "what is not a number is the digit 1",
+        "experiments.views.sudoku",
+        one(
+            "return is_board if np.isfinite(answer).all() else None", "return is_board"
+        ),
+        test_a_board_with_a_cell_that_is_no_number_is_not_called_right,
+    ),
     Mutant(
         "sudoku",
         "a solution after a board makes it none",

@@ -4,6 +4,7 @@ NumPy on the host. Answers are arrays [N, R], R to each of N rows.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -45,6 +46,13 @@ def judged(energy: np.ndarray, right: np.ndarray) -> dict:
             for part in bins
         ],
     }
+
+
+def refuse_shares(right: np.ndarray, directory: Path, metric: str) -> None:
+    """Raises UserError for what is neither 0 nor 1 of an answer."""
+    if not np.all((right == 0) | (right == 1)):
+        said = "must be 0 or 1 of an answer, right or wrong"
+        raise UserError(f"--runs={directory}: {metric} {said}")
 
 
 def are_alike(answers: Sequence[Tree]) -> bool:

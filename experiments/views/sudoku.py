@@ -126,9 +126,13 @@ def write(path: Path, answers: np.ndarray) -> None:
     write_bytes(Path(path), "".join(lines).encode())
 
 
-def is_right(x: np.ndarray, answer: np.ndarray) -> bool:
-    """Whether rows, columns and blocks have each digit and all givens are kept."""
-    return describe(x, answer)["broken rules"] == 0
+def is_right(x: np.ndarray, answer: np.ndarray) -> bool | None:
+    """Whether rows, columns and blocks have each digit and all givens are kept.
+
+    None: it is not finite, and no digit is written where it is NaN.
+    """
+    is_board = describe(x, answer)["broken rules"] == 0
+    return is_board if np.isfinite(answer).all() else None
 
 
 def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, Any]:
