@@ -5,7 +5,8 @@ python -m experiments.diagnose --workdir=runs/cd_full-cpu-seed0
 Negatives are those of the run's own strategy, from fresh starts and at every level,
 also where it was not trained; a run without negatives gets the chains of
 contrast's defaults. Writes diagnosis.json and figures/diagnosis-*.png, or with --seed
-diagnosis-seed<n>.json and figures/diagnosis-seed<n>-*.png.
+diagnosis-seed<n>.json and figures/diagnosis-seed<n>-*.png; pictures have the name of
+--output.
 
 A negative is a false one if, denoised, it is as good an answer as the truth noised to
 the same level and denoised: its residual is at most a quantile of theirs, the median as
@@ -208,7 +209,7 @@ def main(argv: list[str]) -> None:
             say(table)
         say(summary(f"{name}, {result['metric']}", split, sign))
     folder = cli.output_path(output.parent / "figures" / "diagnosis.png").parent
-    stem = "diagnosis" if values.seed is None else output.stem  # of each seed its own
+    stem = output.stem  # two outputs in one folder have pictures of their own
     pictures.write_all(result, folder, stem)
     say(f"figures: {folder}/{stem}-*.png, all numbers: {output}")
 

@@ -254,9 +254,14 @@ def test_a_barrier_stands_above_both_ends():
 
 
 @pytest.mark.parametrize(
-    ("flag", "stem"), [([], "diagnosis"), (["--seed=3"], "diagnosis-seed3")]
+    ("flag", "stem"),
+    [
+        ([], "diagnosis"),
+        (["--seed=3"], "diagnosis-seed3"),
+        (["--output={}/best.json"], "best"),
+    ],
 )
-def test_a_seed_that_is_asked_for_has_pictures_of_its_own(
+def test_a_seed_or_an_output_that_is_asked_for_has_pictures_of_its_own(
     flag, stem, tmp_path, monkeypatch
 ):
     saved = []
@@ -266,6 +271,7 @@ def test_a_seed_that_is_asked_for_has_pictures_of_its_own(
     monkeypatch.setattr(diagnose.trained, "load", lambda *_: None)
     found = {"splits": {}, "better": "low"}
     monkeypatch.setattr(diagnose, "diagnose", lambda *_: found)
+    flag = [text.format(tmp_path) for text in flag]
     diagnose.main(["diagnose", f"--workdir={tmp_path}", *flag])
     assert (tmp_path / f"{stem}.json").exists()
     names = ("levels", "ranking", "best-of", "lines")
@@ -285,6 +291,14 @@ def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():
 
 
 MUTANTS = [
+    Mutant(
+        "study",
+        "pictures of one output over those of another",
+        "experiments.diagnose",
+        one("stem = output.stem", 'stem = "diagnosis"'),
+        test_a_seed_or_an_output_that_is_asked_for_has_pictures_of_its_own,
+        {"flag": ["--output={}/best.json"], "stem": "best"},
+    ),
     Mutant(
         "study",
         "pairs of a divided gradient count as unsure",

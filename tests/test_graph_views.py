@@ -104,14 +104,19 @@ def test_an_answer_is_called_right_where_it_is_checked_and_wrong_where_not():
 def test_edges_are_black_found_pairs_blue_and_wrong_ones_dashed():
     x, right = np.int8(TWO_PARTS), -np.ones((4, 4))
     right[:3, :3] = right[3, 3] = 1
-    for answer, wrong in ((right, 0), (np.where(right > 0, -1, 1), 4)):
+    lower = np.where(np.eye(4, k=-3) > 0, 1, right)
+    for answer, wrong, title in (
+        (right, 0, "right"),
+        (np.where(right > 0, -1, 1), 4, "16 of 16 pairs wrong"),
+        (lower, 1, "1 of 16 pairs wrong"),
+    ):
         axis = Figure().subplots()
         pairs_view.draw(axis, x, None, answer)
         styles = [line.get_linestyle() for line in axis.lines]
         assert styles.count("--") == wrong
         black = [line for line in axis.lines if line.get_color() == "black"]
         assert len(black) == 2 + 1  # edges, and the nodes
-        assert axis.get_title() == ("16 of 16 pairs wrong" if wrong else "right")
+        assert axis.get_title() == title
     axis = Figure().subplots()
     pairs_view.draw(axis, x, None, np.nan * right)
     assert axis.get_title() == "not finite"
@@ -217,6 +222,13 @@ def test_a_path_is_drawn_in_blue_and_steps_that_are_no_edge_dashed():
 
 
 MUTANTS = [
+    Mutant(
+        "views",
+        "a pair that is wrong one way alone is not drawn",
+        "experiments.views.connectivity",
+        one(" | (found != right).T", ""),
+        test_edges_are_black_found_pairs_blue_and_wrong_ones_dashed,
+    ),
     Mutant(
         "views",
         "an answer is right as it says itself",

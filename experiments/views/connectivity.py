@@ -97,9 +97,9 @@ def draw(axis, x: np.ndarray, truth: np.ndarray | None, answer: np.ndarray) -> N
     found, right = to_answer(answer) > 0, _connected(x)
     known = (np.asarray(x) != 0) | np.eye(len(x), dtype=bool)
     lines = []
-    for i, j in np.argwhere(np.triu((found | right) & ~known, 1)):
-        wrong = found[i, j] != right[i, j]
-        style = (WRONG, 1.4, "--") if wrong else (FOUND, 0.5, "-")
+    is_wrong = (found != right) | (found != right).T  # answers need not be symmetric
+    for i, j in np.argwhere(np.triu((right | is_wrong) & ~known, 1)):
+        style = (WRONG, 1.4, "--") if is_wrong[i, j] else (FOUND, 0.5, "-")
         lines.append((i, j, *style))
     lines += [(i, j, EDGE, 2.0, "-") for i, j in np.argwhere(np.triu(x != 0, 1))]
     draw_graph(axis, len(x), lines)
