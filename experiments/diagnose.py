@@ -148,7 +148,7 @@ def summary(title: str, split: dict, sign: int = 1) -> str:
 
     def shown(value: dict) -> str:
         mean = value["mean"]
-        return with_error(mean if mean is None else sign * mean, value["stderr"] or 0)
+        return with_error(mean if mean is None else sign * mean, value["stderr"])
 
     limit = split["right"]
     right = "" if np.isnan(limit) else f"right: residual at most {limit:.3g}; "

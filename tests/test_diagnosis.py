@@ -278,6 +278,15 @@ def test_a_seed_or_an_output_that_is_asked_for_has_pictures_of_its_own(
     assert saved == [tmp_path / "figures" / f"{stem}-{name}.png" for name in names]
 
 
+def test_an_error_that_is_not_known_is_not_said_to_be_0():
+    figures = {"random": [0.5, np.nan], "lowest": [0.5, 0.5], "oracle": [np.nan] * 2}
+    found = {name: statistics.summary(values) for name, values in figures.items()}
+    split = {"best_of": [found | {"answers": 2}], "lines": [], "right": np.nan}
+    said = diagnose.summary("val", split).splitlines()
+    assert said[0] == "val: one answer 0.5"
+    assert said[1] == "  lowest energy of 2: 0.5 +- 0, the best of them: -"
+
+
 def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():
     for name, expected in (("adversarial", "adversarial"), ("none", "langevin")):
         config = tiny.get_config(name)
@@ -291,6 +300,13 @@ def test_a_run_is_studied_with_its_own_negatives_or_with_conditional_chains():
 
 
 MUTANTS = [
+    Mutant(
+        "study",
+        "an error that is not known is 0",
+        "experiments.diagnose",
+        one('sign * mean, value["stderr"])', 'sign * mean, value["stderr"] or 0)'),
+        test_an_error_that_is_not_known_is_not_said_to_be_0,
+    ),
     Mutant(
         "study",
         "pictures of one output over those of another",
