@@ -59,7 +59,9 @@ for step in range(done + 1, 11):
         while not signals and time.monotonic() < end:
             time.sleep(0.01)
     if signals:
+        (workdir / "checkpoints" / str(step)).mkdir(parents=True, exist_ok=True)
         sys.exit("error: interrupted at step 4, saved; the same command resumes")
+(workdir / "checkpoints" / "10").mkdir(parents=True, exist_ok=True)
 result = {"step": 10, "metrics": {"val/task_mse": 0.05}, "primary": "val/task_mse"}
 result |= {"records": [], "seeds": {}}
 (workdir / "result.json").write_text(json.dumps(result))
@@ -425,10 +427,10 @@ def test_results_come_back_from_scratch_when_the_time_is_over(monkeypatch, tmp_p
 def test_scratch_holds_no_run_of_another_sweep(monkeypatch, tmp_path):
     fake, scratch = Fake(monkeypatch, tmp_path, "2"), tmp_path / "scratch"
     assert fake.job(2, scratch)() == 0
+    assert not list(scratch.iterdir())  # what is back
+    first = fake.job(2, scratch)
     fake.folder = tmp_path / "other"
-    assert fake.job(2, scratch)() == 0
-    assert "from step 0" in fake.log(2)
-    assert len(list(scratch.iterdir())) == 2
+    assert first._workdir != fake.job(2, scratch)._workdir
 
 
 def test_a_run_that_was_removed_begins_anew_in_scratch(monkeypatch, tmp_path):
@@ -438,6 +440,35 @@ def test_a_run_that_was_removed_begins_anew_in_scratch(monkeypatch, tmp_path):
     shutil.rmtree(job.directory)
     assert fake.job(2, scratch)() == 0
     assert fake.log(2).count("from step 0") == 2
+
+
+@pytest.mark.parametrize("is_removed, step", [(False, 10), (True, 0)])
+def test_what_did_not_come_back_from_scratch_does_at_the_next_start(
+    is_removed, step, monkeypatch, tmp_path
+):
+    fake, scratch = Fake(monkeypatch, tmp_path, "2"), tmp_path / "scratch"
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs.Job, "_bring_back", lambda job: None)  # it was killed
+        assert fake.job(2, scratch)() == 0
+    job = fake.job(2, scratch)
+    assert (job._workdir / "result.json").exists()
+    if is_removed:  # the sweep, before it is begun anew
+        shutil.rmtree(fake.folder)
+    assert job() == 0
+    assert fake.log(2).splitlines()[-2] == f"from step {step}"
+    assert (job.directory / "result.json").exists()
+
+
+def test_what_is_left_in_scratch_replaces_nothing_that_is_further(
+    monkeypatch, tmp_path
+):
+    fake, scratch = Fake(monkeypatch, tmp_path, "2"), tmp_path / "scratch"
+    job = fake.job(2, scratch)
+    assert job() == 0
+    (job._workdir / "checkpoints" / "9").mkdir(parents=True)  # on another node since
+    (job._workdir / "metrics.jsonl").write_text("{}\n" * 9)
+    assert job() == 0
+    assert fake.log(2).splitlines()[-2] == "from step 10"
 
 
 def half_a_copytree(source, target):
@@ -972,11 +1003,36 @@ MUTANTS = [
         **dict(zip(("function", "half", "left"), CUTS[0], strict=True)),
     ),
     mutant(
-        "scratch is never emptied",
+        "what is back stays in scratch",
         JOBS,
-        "shutil.rmtree(self._workdir)",
-        "pass",
-        test_a_run_that_was_removed_begins_anew_in_scratch,
+        "self.directory)\n            _remove(self._workdir)",
+        "self.directory)",
+        test_scratch_holds_no_run_of_another_sweep,
+    ),
+    mutant(
+        "what did not come back from scratch is replaced",
+        JOBS,
+        "if _last_save(self._workdir) > _last_save(self.directory):",
+        "if False:",
+        test_what_did_not_come_back_from_scratch_does_at_the_next_start,
+        is_removed=False,
+        step=10,
+    ),
+    mutant(
+        "what is left in scratch replaces what is further",
+        JOBS,
+        "if _last_save(self._workdir) > _last_save(self.directory):",
+        "if self._workdir.exists():",
+        test_what_is_left_in_scratch_replaces_nothing_that_is_further,
+    ),
+    mutant(
+        "a sweep that was removed goes on from scratch",
+        JOBS,
+        "if not log.tell() and",
+        "if log.tell() and",
+        test_what_did_not_come_back_from_scratch_does_at_the_next_start,
+        is_removed=True,
+        step=0,
     ),
     mutant(
         "a scheduler's signal kills a run",

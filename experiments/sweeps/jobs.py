@@ -30,7 +30,8 @@ class Job:
     as long as it lives, whatever becomes of its parent.
 
     With `scratch`, a folder of the machine that it runs on, it trains there, and the
-    run directory is copied there before and back whenever the process ends.
+    run directory is copied there before and back whenever the process ends. What is
+    back is removed there, so that the next try finds what is not.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Job:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             _lock(log, self.directory)
+            if not log.tell() and self._workdir != self.directory:
+                _remove(self._workdir)  # of a sweep that was removed since
             log.write(f"{BEGUN}\n".encode())
             log.flush()
             try:
@@ -106,17 +109,24 @@ class Job:
         return submitit.helpers.DelayedSubmission(Job(*self._made_of))
 
     def _bring_here(self) -> None:
-        """Makes scratch what the run directory is, or nothing."""
+        """Makes scratch what the run directory is, or nothing.
+
+        What was left there comes back first if it is further: of a job that was killed
+        before its process ended, or that found no room on the other disk.
+        """
         if self._workdir == self.directory:
             return
+        settle(self._workdir)
+        if _last_save(self._workdir) > _last_save(self.directory):
+            self._bring_back()
+        _remove(self._workdir)
         if self.directory.exists():
             copy_whole(self.directory, self._workdir)
-        elif self._workdir.exists():
-            shutil.rmtree(self._workdir)
 
     def _bring_back(self) -> None:
         if self._workdir != self.directory and self._workdir.exists():
             copy_whole(self._workdir, self.directory)
+            _remove(self._workdir)
 
 
 def log_of(directory: Path) -> Path:
@@ -244,6 +254,21 @@ def _beside(target: Path) -> tuple[Path, Path]:
     """The copy that is being made, and the one that is whole."""
     name = target.name
     return target.with_name(f"{name}.part"), target.with_name(f"{name}.whole")
+
+
+def _remove(target: Path) -> None:
+    """Takes a directory away, at once: half of one is never left under its name."""
+    settle(target)
+    if target.exists():
+        part, _ = _beside(target)
+        target.rename(part)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _last_save(directory: Path) -> int:
+    """The last step of a run that has a checkpoint; -1: none has."""
+    names = [path.name for path in directory.glob("checkpoints/*")]
+    return max((int(name) for name in names if name.isdecimal()), default=-1)
 
 
 def _own_name(directory: Path) -> str:
