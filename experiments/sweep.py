@@ -9,6 +9,7 @@ resumes it. Overrides `--config.group.field=value` are for all points.
 
 import ast
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -66,20 +67,21 @@ def main(argv: list[str]) -> None:
     if values.dry_run:
         for point in (p for p in planned if p.name in chosen):
             print(shlex.join([*point.command, f"--workdir={point.directory}"]))
-    else:
-        _refuse_others(planned)
-        status.claim(folder, planned, commit)
-        rows = {row.name: row.state for row in status.look(folder)}
-        todo = {n for n in chosen if rows[n] not in ("done", "running")}
-        planned = [p for p in planned if p.name in todo]
-    if planned and values.estimate and not values.dry_run:
-        _estimate(
-            values, planned, sweep.hours if values.hours is None else values.hours
-        )
-    if planned and not values.dry_run:
+        return
+    _refuse_others(planned)
+    status.claim(folder, planned, commit)
+    rows = {row.name: row for row in status.look(folder)}
+    todo = {n for n in chosen if rows[n].state not in ("done", "running")}
+    planned = [p for p in planned if p.name in todo]
+    if planned and values.estimate:
+        hours = sweep.hours if values.hours is None else values.hours
+        _estimate(values, planned, hours, {n: rows[n].step for n in todo})
+    if planned:
         _run(values, planned, folder)
-        if values.executor != "slurm":
-            _finish(folder, name, {point.name for point in planned})
+    if values.executor != "slurm":
+        _finish(folder, name, chosen)
+    elif not planned:
+        _show(folder, name)
 
 
 def _refuse_idle(values: flags.FlagValues) -> None:
@@ -114,12 +116,24 @@ def _refuse_others(planned: list[points.Point]) -> None:
             workdir.refuse_others(point.directory, point.values)
 
 
-def _estimate(values: flags.FlagValues, planned: list, hours: float | None) -> None:
-    """Tells what the points take, and refuses what does not fit."""
-    is_shared = values.executor != "slurm"
-    # submitit's local executor starts all at once.
-    parallel = len(planned) if values.executor == "local" else values.parallel
-    found, have = estimate.in_child({p.name: p.values for p in planned})
+def _parallel(values: flags.FlagValues, planned: list) -> int:
+    """How many points run at a time; submitit's local executor starts all at once."""
+    if values.executor == "local":
+        return len(planned)
+    return min(values.parallel, len(planned))
+
+
+def _estimate(
+    values: flags.FlagValues,
+    planned: list,
+    hours: float | None,
+    steps: Mapping[str, int],
+) -> None:
+    """Tells what the points take from their steps on, and refuses what does not fit."""
+    is_shared, parallel = values.executor != "slurm", _parallel(values, planned)
+    of_points = {p.name: p.values for p in planned}
+    found, have = estimate.in_child(of_points)
+    found = estimate.left(found, of_points, steps)
     estimate.refuse_if_too_much(
         found,
         have_bytes=have,
@@ -134,7 +148,8 @@ def _run(values: flags.FlagValues, planned: list, folder: Path) -> None:
     """Hands the points to who runs them; back when they have ended, but for slurm."""
     is_here = values.executor == "here"
     scratch = Path(values.scratch) if values.scratch else None
-    environment = jobs.shared_device(values.parallel) if is_here else {}
+    is_shared, parallel = values.executor != "slurm", _parallel(values, planned)
+    environment = jobs.shared_device(parallel) if is_shared else {}
     todo = [jobs.Job(p.command, p.directory, scratch, environment) for p in planned]
     if is_here:
         jobs.run_here(

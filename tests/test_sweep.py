@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import jax
@@ -33,6 +35,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs" / "sweeps").glob("[!_]*.py"))
 FILES = [path for path in FILES if path.stem != "base"]
 PRIMARY = "val/task_mse"
+OF_A_RUN = {"train.num_steps": 10, "train.patience": 0, "eval.num_examples": 9}
 
 # Ten steps that go on from the last one on disk. It fails where K = 3 and `broken` is
 # there, with K = 5 waits for a signal at step 4, as a run does, the first time that it
@@ -315,11 +318,26 @@ def test_a_point_that_is_made_longer_goes_on(monkeypatch, tmp_path):
 def test_what_stopped_early_is_done_where_it_would_stop_again(
     num_steps, patience, state, tmp_path
 ):
-    values = {"train.num_steps": num_steps, "train.patience": patience}
+    values = {**OF_A_RUN, "train.num_steps": num_steps, "train.patience": patience}
     point = points.Point("a", tmp_path / "a", values, PRIMARY, [])
     status.claim(tmp_path, [point], None)
     result = {"step": 6, "num_steps": 10, "patience": 2, "metrics": {}}
     result |= {"primary": PRIMARY, "records": [], "seeds": {}}
+    point.directory.mkdir()
+    (point.directory / "result.json").write_text(json.dumps(result))
+    assert [row.state for row in status.look(tmp_path)] == [state]
+
+
+@pytest.mark.parametrize(
+    "written, state", [(64, "waiting"), (9, "done"), (None, "done")]
+)
+def test_figures_on_another_number_of_rows_are_not_what_was_asked_for(
+    written, state, tmp_path
+):
+    point = points.Point("a", tmp_path / "a", OF_A_RUN, PRIMARY, [])
+    status.claim(tmp_path, [point], None)
+    result = {"step": 10, "metrics": {}, "primary": PRIMARY, "records": [], "seeds": {}}
+    result |= {"num_examples": written} if written else {}
     point.directory.mkdir()
     (point.directory / "result.json").write_text(json.dumps(result))
     assert [row.state for row in status.look(tmp_path)] == [state]
@@ -338,11 +356,11 @@ NOT_FINITE = "error: step 2: loss not finite"
         ([["exit code -9"], [INTERRUPTED, "exit code 2"]], "stopped", ""),
         ([[NOT_FINITE, "exit code 1"], []], "stopped", ""),
         ([[NOT_FINITE]], "failed", NOT_FINITE),
+        ([["exit code 0"]], "waiting", ""),  # for more steps than it was
     ],
 )
 def test_how_a_point_ended_is_what_its_last_try_says(tries, state, why, tmp_path):
-    values = {"train.num_steps": 10, "train.patience": 0}
-    point = points.Point("a", tmp_path / "a", values, PRIMARY, [])
+    point = points.Point("a", tmp_path / "a", OF_A_RUN, PRIMARY, [])
     status.claim(tmp_path, [point], None)
     lines = [line for each in tries for line in (jobs.BEGUN, *each)]
     (tmp_path / "a.log").write_text("\n".join(lines) + "\n")
@@ -639,6 +657,36 @@ def test_help_tells_the_fields_of_the_base(monkeypatch, tmp_path, capsys):
     assert "--config.sampler.num_steps=10" in capsys.readouterr().out
 
 
+def test_a_sweep_with_nothing_to_do_tells_how_it_stands(monkeypatch, tmp_path, capsys):
+    fake = Fake(monkeypatch, tmp_path)
+    fake.run()
+    capsys.readouterr()
+    fake.run()
+    assert capsys.readouterr().out.count("done") == 2
+    monkeypatch.setattr(status, "is_running", lambda directory: True)
+    said = "^2 of 2 points not done: num_steps=2 running, num_steps=3 running"
+    with pytest.raises(UserError, match=said):
+        fake.run()
+
+
+@pytest.mark.parametrize(
+    "flags, share", [(["--executor=local"], "0.450"), (["--parallel=8"], "0.450")]
+)
+def test_the_points_that_are_left_share_the_memory(flags, share, monkeypatch, tmp_path):
+    fake, seen = Fake(monkeypatch, tmp_path), []
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+
+    def take(given, *_, **more):
+        seen.extend(job._made_of[-1] for job in given)
+        return []
+
+    for name in ("submit", "run_here"):
+        monkeypatch.setattr(jobs, name, take)
+    with pytest.raises(UserError, match="2 of 2 points not done"):
+        fake.run(*flags)
+    assert seen == [{"XLA_PYTHON_CLIENT_MEM_FRACTION": share}] * 2
+
+
 def test_points_side_by_side_share_a_gpu_s_memory(monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     assert jobs.shared_device(1) == {}
@@ -694,6 +742,39 @@ def test_a_sweep_that_does_not_fit_starts_nothing(monkeypatch, tmp_path):
     assert not list(fake.folder.glob("*.log"))
     fake.run("--hours=2.5", estimates=True)
     assert set(fake.states().values()) == {"done"}
+
+
+def test_an_estimate_is_of_the_steps_that_are_left():
+    values = {"train.num_steps": 10}
+    found = {name: Cost(1, 30.0) for name in "abc"}
+    left = estimate.left(found, dict.fromkeys("abc", values), {"a": 0, "b": 9, "c": 20})
+    assert [cost.seconds for cost in left.values()] == pytest.approx([30.0, 3.0, 0.0])
+
+
+def test_an_interrupted_sweep_takes_less_time(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path)
+    hour = Cost(1, 3600.0)
+    monkeypatch.setattr(
+        estimate, "in_child", lambda planned: (dict.fromkeys(planned, hour), 2**30)
+    )
+    for k in (2, 3):
+        folder = fake.folder / f"num_steps={k}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text('{"step": 5}\n')
+    fake.run(estimates=True)  # two hours, but for what is done
+    assert set(fake.states().values()) == {"done"}
+
+
+def test_an_estimate_whose_process_is_killed_is_an_error(monkeypatch):
+    class Killed(ProcessPoolExecutor):
+        def submit(self, *_):
+            future = Future()
+            future.set_exception(BrokenProcessPool("gone"))
+            return future
+
+    monkeypatch.setattr(estimate.concurrent.futures, "ProcessPoolExecutor", Killed)
+    with pytest.raises(UserError, match=r"process was killed, .* \(--noestimate"):
+        estimate.in_child({})
 
 
 def test_a_sweep_that_says_no_hours_may_take_a_day(monkeypatch, tmp_path):
@@ -790,14 +871,21 @@ def test_a_job_looks_at_the_commit_itself(monkeypatch):
 
 def test_a_sweep_goes_on_at_its_own_commit_alone(tmp_path):
     status.claim(tmp_path, [], "abc")
+    (tmp_path / "a.log").touch()
     for commit in ("abc", None):  # --allow_changes
         status.claim(tmp_path, [], commit)
         with pytest.raises(UserError, match="begun at commit abc, here is def"):
             status.claim(tmp_path, [], "def")
 
 
+def test_a_sweep_that_began_nothing_has_no_commit_yet(tmp_path):
+    for commit in ("abc", "def"):
+        status.claim(tmp_path, [], commit)
+    assert json.loads((tmp_path / "sweep.json").read_text())["commit"] == "def"
+
+
 def test_a_result_that_is_not_one_is_refused(tmp_path):
-    values = {"train.num_steps": 1, "train.patience": 0}
+    values = {**OF_A_RUN, "train.num_steps": 1}
     point = SimpleNamespace(name="a", primary=PRIMARY, values=values, command=())
     status.claim(tmp_path, [point], None)
     (tmp_path / "a").mkdir()
@@ -858,7 +946,7 @@ MUTANTS = [
         "points that were not named are trained too",
         "experiments.sweep",
         "if p.name in todo]",
-        'if rows[p.name] not in ("done", "running")]',
+        'if rows[p.name].state not in ("done", "running")]',
         test_only_the_points_that_were_named_are_trained,
     ),
     mutant(
@@ -910,7 +998,7 @@ MUTANTS = [
     mutant(
         "a point of another config is told as done",
         "experiments.sweep",
-        "        _refuse_others(planned)\n",
+        "    _refuse_others(planned)\n",
         "",
         test_a_point_of_another_config_is_refused_and_not_told_as_done,
         pytest.fail.Exception,
@@ -1083,8 +1171,8 @@ MUTANTS = [
     mutant(
         "what slurm has queued is told as failed",
         "experiments.sweep",
-        'if values.executor != "slurm":\n            _finish',
-        "if True:\n            _finish",
+        'if values.executor != "slurm":\n        _finish',
+        "if True:\n        _finish",
         test_what_slurm_has_queued_and_what_was_not_named_is_not_told_as_failed,
         UserError,
     ),
@@ -1148,6 +1236,14 @@ MUTANTS = [
         test_programs_that_differ_in_real_constants_are_measured_once,
     ),
     mutant(
+        "an estimate counts steps that are taken",
+        ESTIMATE,
+        "1 - steps[n] /",
+        "1 - 0 * steps[n] /",
+        test_an_interrupted_sweep_takes_less_time,
+        UserError,
+    ),
+    mutant(
         "a step that does not fit is run",
         ESTIMATE,
         "if nbytes > memory_bytes():",
@@ -1176,6 +1272,50 @@ MUTANTS = [
         "begun != commit",
         "not begun",
         test_a_sweep_goes_on_at_its_own_commit_alone,
+    ),
+    mutant(
+        "a sweep is bound to the commit at which it was refused",
+        STATUS,
+        "if has_begun and path",
+        "if path",
+        test_a_sweep_that_began_nothing_has_no_commit_yet,
+        UserError,
+    ),
+    mutant(
+        "figures on other rows are taken for those asked for",
+        STATUS,
+        "return num_examples is None",
+        "pass",
+        test_figures_on_another_number_of_rows_are_not_what_was_asked_for,
+        written=64,
+        state="waiting",
+    ),
+    mutant(
+        "a point that shall be longer has failed",
+        STATUS,
+        'if lines[-1] == "exit code 0":',
+        "if False:",
+        test_how_a_point_ended_is_what_its_last_try_says,
+        tries=[["exit code 0"]],
+        state="waiting",
+        why="",
+    ),
+    mutant(
+        "a sweep that does nothing says nothing",
+        "experiments.sweep",
+        "_finish(folder, name, chosen)",
+        "_finish(folder, name, {p.name for p in planned})",
+        test_a_sweep_with_nothing_to_do_tells_how_it_stands,
+        pytest.fail.Exception,
+    ),
+    mutant(
+        "points that are all started at once each take most of a GPU",
+        "experiments.sweep",
+        "jobs.shared_device(parallel) if is_shared",
+        "jobs.shared_device(values.parallel) if is_here",
+        test_the_points_that_are_left_share_the_memory,
+        flags=["--executor=local"],
+        share="0.450",
     ),
     mutant(
         "the commit is forgotten where code was changed once",

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 import time
 from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import jax
@@ -45,10 +46,30 @@ def in_child(points: Mapping[str, Values]) -> tuple[dict[str, Cost], int]:
     """`costs`, and the bytes that the device has, from a process that then ends.
 
     So that this one never holds a device: the points need it whole.
+
+    Raises:
+      UserError: a point that cannot be built, or a process that did not live.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_alone, points).result()
+        try:
+            return pool.submit(_alone, points).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "the estimate's process was killed, for want of memory perhaps"
+                " (--noestimate starts without one)"
+            ) from error
+
+
+def left(
+    found: Mapping[str, Cost], points: Mapping[str, Values], steps: Mapping[str, int]
+) -> dict[str, Cost]:
+    """The costs of points that have taken so many steps already."""
+    share = {n: 1 - steps[n] / points[n]["train.num_steps"] for n in found}
+    return {
+        name: cost._replace(seconds=cost.seconds * max(share[name], 0.0))
+        for name, cost in found.items()
+    }
 
 
 def total_hours(

@@ -17,6 +17,8 @@ from experiments.sweeps.points import Point
 
 FILE = "sweep.json"
 OF_POINT = {"primary", "num_steps", "patience", "command"}  # there
+OF_SOME = {"num_examples"}  # there, but for sweeps of an earlier version
+OF_ALL = OF_POINT | OF_SOME
 
 
 class Row(NamedTuple):
@@ -39,7 +41,9 @@ def claim(folder: Path, points: Sequence[Point], commit: str | None) -> None:
       UserError: it was begun at another commit.
     """
     path = folder / FILE
-    begun = _read(path)["commit"] if path.exists() else None
+    # A sweep that was refused by its estimate left its file alone.
+    has_begun = any(not p.name.startswith(FILE) for p in folder.glob("*"))
+    begun = _read(path)["commit"] if has_begun and path.exists() else None
     if None not in (begun, commit) and begun != commit:
         raise UserError(
             f"{folder}: was begun at commit {begun}, here is {commit} (check that"
@@ -51,6 +55,7 @@ def claim(folder: Path, points: Sequence[Point], commit: str | None) -> None:
             "primary": point.primary,
             "num_steps": point.values["train.num_steps"],
             "patience": point.values["train.patience"],
+            "num_examples": point.values["eval.num_examples"],
             "command": point.command,
         }
         for point in points
@@ -98,7 +103,13 @@ def reasons(rows: Sequence[Row]) -> str:
 
 
 def _row(
-    directory: Path, *, num_steps: int, patience: int, primary: str | None, command
+    directory: Path,
+    *,
+    num_steps: int,
+    patience: int,
+    primary: str | None,
+    command: list[str],
+    num_examples: int | None = None,
 ) -> Row:
     del command
     rows, result = read_rows(directory), read_result(directory)
@@ -108,15 +119,20 @@ def _row(
     if is_running(directory):
         state, rate = "running", rows[-1]["steps_per_second"] if rows else 0
         left = (num_steps - step) / rate if rate else None
-    elif result and _is_whole(result, num_steps, patience):
+    elif result and _is_whole(result, num_steps, patience, num_examples):
         state, value = "done", result["metrics"].get(primary, value)
     elif log_of(directory).exists():
         state, why = _ended(log_of(directory).read_text(errors="replace"))
     return Row(directory.name, state, step, num_steps, primary, value, left, why)
 
 
-def _is_whole(result: dict, num_steps: int, patience: int) -> bool:
-    """Whether a run went to the end, or stopped early where this one would too."""
+def _is_whole(
+    result: dict, num_steps: int, patience: int, num_examples: int | None
+) -> bool:
+    """Whether a run went to the end, or stopped early where this one would too, and
+    was scored on as many rows."""
+    if num_examples != result.get("num_examples", num_examples):
+        return num_examples is None
     would_stop = 0 < patience <= result.get("patience", 0)
     is_as_long = result.get("num_steps", 0) >= num_steps
     return result["step"] >= num_steps or (would_stop and is_as_long)
@@ -128,7 +144,7 @@ def _read(path: Path) -> dict:
     if not isinstance(about, dict) or not {"commit", "points"} <= set(about):
         raise UserError(f"{path}: is damaged, it has no commit and no points")
     points = about["points"].values() if isinstance(about["points"], dict) else [None]
-    if not all(isinstance(point, dict) and set(point) == OF_POINT for point in points):
+    if not all(isinstance(p, dict) and set(p) | OF_SOME == OF_ALL for p in points):
         raise UserError(
             f"{path}: is damaged or of another version, its points must have"
             f" {', '.join(sorted(OF_POINT))}"
@@ -142,6 +158,8 @@ def _ended(log: str) -> tuple[str, str]:
     lines = [line for line in last.splitlines() if line.strip()]
     if not lines or not lines[-1].startswith(("exit code", "error: ")):
         return "stopped", ""  # by its sweep, or with it
+    if lines[-1] == "exit code 0":  # and not done: it shall be longer, or is gone
+        return "waiting", ""
     said = [line for line in lines[-20:] if line.startswith("error: ")]
     why = said[-1] if said else lines[-1]
     return ("stopped", "") if "error: interrupted" in why else ("failed", why)
