@@ -61,6 +61,8 @@ def main(argv: list[str]) -> None:
         return
     sweep = points.load(values.config)
     commit = None if values.allow_changes or values.dry_run else code.pinned()
+    for path in filter(None, (folder, values.scratch) if commit else ()):
+        code.refuse_as_changes(Path(path))
     pin = [f"--commit={commit}"] if commit else []
     planned = points.plan(sweep, folder, cli.override_texts(values), pin)
     chosen = points.named(planned, values.points)

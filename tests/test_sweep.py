@@ -1,5 +1,6 @@
 """Sweeps: what is refused before the start, what a failing point stops, what stays."""
 
+import functools
 import io
 import json
 import os
@@ -169,6 +170,8 @@ def test_two_points_that_resolve_to_the_same_run_are_refused(second, monkeypatch
         ({"sampler.steps": 3}, "a: sampler.steps: there is no such field"),
         ({"loss.weight": -1.0}, "a: loss.weight=-1.0: must be at least 0"),
         ({"presets": "none_such"}, "preset 'none_such' is unknown"),
+        ({"presets": ["mlp"]}, r"a: presets=\['mlp'\]: must be a text"),
+        ({"base": None}, "a: base=None: must be a text"),
     ],
 )
 def test_a_point_that_cannot_work_is_refused_by_its_name(point, said, monkeypatch):
@@ -182,6 +185,7 @@ def test_a_point_that_cannot_work_is_refused_by_its_name(point, said, monkeypatc
         ("None", "get_sweep must return a Sweep, with points"),
         ("Sweep('a.py', {})", "get_sweep must return a Sweep, with points"),
         ("Sweep('a.py', {'b': None})", r"b=None: must be {group\.field: value}"),
+        ("Sweep('a.py', {'b': {3: 4}})", r"b={3: 4}: must be {group\.field: value}"),
         ("Sweep('a.py', {'b': {}}, None)", "shared=None: must be {group"),
         ("Sweep('a.py', {'b': {}}, seeds='5')", "seeds='5': must be a whole number"),
         ("Sweep('a.py', {'b': {}}, seeds=0)", "seeds=0: must be a whole number, at"),
@@ -200,10 +204,14 @@ def test_a_file_that_gives_no_sweep_is_refused_in_a_sentence(returned, said, tmp
         points.load(str(file))
 
 
-@pytest.mark.parametrize("name", ["../a", 3])
+TOO_LONG = 201 * "a"
+
+
+@pytest.mark.parametrize("name", ["../a", 3, TOO_LONG, "a.part", "a.log", "submitit"])
 def test_a_name_that_is_no_folder_is_refused(name, monkeypatch):
     with pytest.raises(UserError, match="the name of a point must do"):
         plan({name: {}}, monkeypatch)
+    plan({TOO_LONG[1:]: {}}, monkeypatch)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -859,6 +867,41 @@ def test_another_commit_or_a_change_is_refused_by_name(tmp_path):
         code.require(commit, repository)
 
 
+def test_a_new_file_is_named_whatever_a_person_s_settings_show(tmp_path):
+    repository = repository_in(tmp_path)
+    setting = ["git", "-C", str(tmp_path), "config", "status.showUntrackedFiles", "no"]
+    subprocess.run(setting, check=True)
+    (repository / "b.py").write_text("2\n")
+    with pytest.raises(UserError, match=r"not committed: b\.py"):
+        code.pinned(repository)
+
+
+def test_results_are_not_left_where_they_are_changes_of_the_code(tmp_path):
+    root = tmp_path / "code"
+    root.mkdir()
+    repository_in(root)
+    (root / ".gitignore").write_text("runs/\n")
+    for there in (root / "runs" / "a", tmp_path / "a"):
+        code.refuse_as_changes(there, root)
+    with pytest.raises(UserError, match="results/a: is in the checkout, where git"):
+        code.refuse_as_changes(root / "results" / "a", root)
+
+
+@pytest.mark.parametrize("flag", ["workdir", "scratch"])
+def test_a_sweep_whose_results_would_be_changes_is_refused(flag, monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path)
+    repository_in(tmp_path)
+    refuse = functools.partial(code.refuse_as_changes, root=tmp_path)
+    monkeypatch.setattr(code, "refuse_as_changes", refuse)
+    monkeypatch.setattr(code, "pinned", lambda: "abc")
+    (tmp_path / ".gitignore").write_text("runs/\n")
+    flags = {"workdir": fake.folder, flag: tmp_path / "no_such"}
+    argv = [f"--{name}={value}" for name, value in flags.items()]
+    with pytest.raises(UserError, match="no_such: is in the checkout"):
+        sweep.main(["sweep", f"--config={fake.file}", "--noestimate", *argv])
+    assert not fake.folder.exists()
+
+
 def test_a_job_looks_at_the_commit_itself(monkeypatch):
     with pytest.raises(UserError, match="commit"):
         train.main(["train", "--config=none_such.py", "--commit=abc"])
@@ -1258,6 +1301,31 @@ MUTANTS = [
         "if not files:",
         test_another_commit_or_a_change_is_refused_by_name,
         UserError,
+    ),
+    mutant(
+        "new files are looked for as a person set it",
+        "experiments.run.code",
+        ', "--untracked-files=normal"',
+        "",
+        test_a_new_file_is_named_whatever_a_person_s_settings_show,
+        pytest.fail.Exception,
+    ),
+    mutant(
+        "results in the checkout are changes that stop each job",
+        "experiments.run.code",
+        "done.returncode == 1",
+        "done.returncode == 2",
+        test_results_are_not_left_where_they_are_changes_of_the_code,
+        pytest.fail.Exception,
+    ),
+    mutant(
+        "a point has the name of another's log",
+        POINTS,
+        " or name.endswith(TAKEN)",
+        "",
+        test_a_name_that_is_no_folder_is_refused,
+        pytest.fail.Exception,
+        name="a.log",
     ),
     mutant(
         "a job does not look at its commit",

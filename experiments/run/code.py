@@ -14,7 +14,9 @@ def pinned(root: Path = ROOT) -> str:
     Raises:
       UserError: files that are changed or not committed, which are named, or no commit.
     """
-    files = [line[3:] for line in _git(root, "status", "--porcelain").splitlines()]
+    # Said, since a person's own settings may leave new files out.
+    status = _git(root, "status", "--porcelain", "--untracked-files=normal")
+    files = [line[3:] for line in status.splitlines()]
     if files:
         more = f" and {len(files) - 5} more" if len(files) > 5 else ""
         raise UserError(
@@ -32,6 +34,22 @@ def require(commit: str, root: Path = ROOT) -> None:
     now = pinned(root)
     if now != commit:
         raise UserError(f"--commit={commit}: must be that of the code, {now}")
+
+
+def refuse_as_changes(folder: Path, root: Path = ROOT) -> None:
+    """Refuses a folder whose files would themselves be changes of the code.
+
+    Raises:
+      UserError: it is in the checkout, and git does not ignore what is in it.
+    """
+    file = str(folder.resolve() / "config.json")
+    git = ["git", "-C", str(root), "check-ignore", "--quiet", file]
+    done = subprocess.run(git, capture_output=True, timeout=60)
+    if done.returncode == 1:  # 0: ignored, 128: elsewhere
+        raise UserError(
+            f"{folder}: is in the checkout, where git takes results for changes of the"
+            " code: must be in runs/, or elsewhere (or --allow_changes)"
+        )
 
 
 def _git(root: Path, *arguments: str) -> str:

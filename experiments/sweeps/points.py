@@ -13,6 +13,7 @@ from experiments.build import build
 from experiments.errors import UserError
 from experiments.schema import Values
 
+TAKEN = (".log", ".part", ".whole", ".json")  # by what stands beside a point
 TRAIN = (sys.executable, "-m", "experiments.train")
 
 
@@ -97,7 +98,8 @@ def named(points: Sequence[Point], patterns: Sequence[str]) -> set[str]:
 def _looked_at(sweep: Sweep) -> Iterator[tuple[str, Any, bool, str]]:
     """(name, value, whether it is of its type, what is allowed) of what a sweep has."""
     for name, value in (*sweep.points.items(), ("shared", sweep.shared)):
-        yield name, value, isinstance(value, Mapping), "{group.field: value}"
+        is_point = isinstance(value, Mapping) and all(isinstance(k, str) for k in value)
+        yield name, value, is_point, "{group.field: value}"
     base, seeds, hours = sweep.base, sweep.seeds, sweep.hours
     yield "base", base, isinstance(base, str), "a config, configs/name.py:preset,.."
     is_count = isinstance(seeds, int) and seeds >= 1
@@ -106,8 +108,15 @@ def _looked_at(sweep: Sweep) -> Iterator[tuple[str, Any, bool, str]]:
 
 
 def _point(name, point, sweep, folder, overrides, flags) -> Point:
-    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.=+,-]*", name)):
-        raise UserError(f"{name!r}: the name of a point must do for a folder")
+    is_folder = isinstance(name, str) and re.fullmatch(r"\w[\w.=+,-]{0,199}", name)
+    if not is_folder or name == "submitit" or name.endswith(TAKEN):
+        raise UserError(
+            f"{name!r}: the name of a point must do for a folder, with at most 200"
+            f" letters, and not end in {', '.join(TAKEN)}"
+        )
+    for word in ("base", "presets"):
+        if not isinstance(point.get(word, ""), str):
+            raise UserError(f"{name}: {word}={point[word]!r}: must be a text")
     config = point.pop("base", sweep.base)
     if presets := point.pop("presets", ""):
         config += ("," if ":" in config else ":") + presets
