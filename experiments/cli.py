@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,11 @@ def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> Non
     except (UserError, PartError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)  # which ends a loop of the shell, too
 
 
 def keep_memory() -> None:
@@ -50,12 +56,12 @@ def enable_compilation_cache(home: str | None = None) -> None:
 
     `home` is by default $XDG_CACHE_HOME, or ~/.cache.
     """
-    home = home or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    directory = Path(home) / "ired_jax" / "xla"
     try:
+        home = home or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        directory = Path(home) / "ired_jax" / "xla"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return  # a read-only home only costs compilation time
+    except (OSError, RuntimeError):
+        return  # a read-only home, or none, only costs compilation time
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

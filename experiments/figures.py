@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from experiments import devices
 from experiments.build import Experiment
 from experiments.errors import UserError
-from experiments.run import workdir
+from experiments.run import files, workdir
 from experiments.score import records
 from experiments.score.scorer import Scorer
 from experiments.score.solver import HELD_OUT_SEED, widened
@@ -68,7 +68,7 @@ def write_all(
     )
     if devices.is_writer():
         folder = directory / "figures"
-        folder.mkdir(exist_ok=True)
+        files.make_folder(folder)
         for name, figure in drawn.items():
             save(figure, folder / f"{name}.png")
 

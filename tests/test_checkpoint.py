@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from experiments.errors import UserError
@@ -163,6 +164,20 @@ def test_a_damaged_best_gives_way_to_the_next_best(tmp_path, capsys):
     assert "checkpoint 3 cannot be read" in capsys.readouterr().out
 
 
+def test_an_error_without_words_is_a_damaged_checkpoint_too(
+    tmp_path, monkeypatch, capsys
+):
+    save(tmp_path, state_at(3))
+
+    def fail(*_, **__):
+        raise EOFError
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    with pytest.raises(UserError, match="every checkpoint is damaged"):
+        restore(tmp_path, state_at(0))
+    assert "checkpoint 3 cannot be read (EOFError)" in capsys.readouterr().out
+
+
 def test_steps_after_a_damaged_checkpoint_can_be_saved_again(tmp_path):
     save(tmp_path, state_at(3), state_at(6))
     damage(tmp_path / "checkpoints" / "6")
@@ -199,6 +214,17 @@ CHECKPOINT = "experiments.run.checkpoint"
 LOWEST = {"task": TASK, "figures": {3: 0.1, 6: 0.3, 9: 0.2, 12: 0.4}, "best": 3}
 HIGHEST = {"task": HIGH, "figures": {3: 0.4, 6: 0.2, 9: 0.3, 12: 0.1}, "best": 3}
 MUTANTS = [
+    Mutant(
+        "checkpoint",
+        "an error without words is one of our own",
+        CHECKPOINT,
+        one(
+            "next(iter(str(error).strip().splitlines()), type(error).__name__)",
+            "str(error).strip().splitlines()[0]",
+        ),
+        test_an_error_without_words_is_a_damaged_checkpoint_too,
+        error=IndexError,
+    ),
     Mutant(
         "checkpoint",
         "raw parameters saved as the average",

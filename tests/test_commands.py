@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 
 import jax
 import numpy as np
@@ -553,6 +555,33 @@ def test_a_bad_command_gets_one_sentence(command, arguments, named, tmp_path, ca
     assert named in sentence
     assert "\n" not in sentence
     assert not workdir.exists()
+
+
+def test_ctrl_c_is_a_sentence_and_ends_the_command_as_a_shell_knows_it(
+    monkeypatch, capsys
+):
+    def stop(argv):
+        raise KeyboardInterrupt
+
+    sent, before = [], signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli.os, "kill", lambda *to: sent.append(to))
+    try:
+        cli.run(stop, ["command"])
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sent == [(os.getpid(), signal.SIGINT)]
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_who_has_no_home_keeps_no_compiled_programs(monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(cli.Path, "home", fail)
+    monkeypatch.setattr(cli.jax.config, "update", None)  # it is left alone
+    cli.enable_compilation_cache()
 
 
 def test_the_default_directory_names_the_config_and_its_presets():

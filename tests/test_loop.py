@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.build import build
+from experiments.build import Experiment, build
 from experiments.errors import UserError
 from experiments.run import loop, workdir
 from experiments.run.checkpoint import Checkpoints
@@ -164,8 +164,10 @@ def test_the_command_of_a_finished_run_keeps_its_origin_and_figures(
     without_figures(monkeypatch)
     run_before_its_end(tmp_path)
     config = run_of(9 if patience else 6, train__patience=patience)
-    trained = workdir.provenance()
+    trained, compiled = workdir.provenance(), []
+    monkeypatch.setattr(Experiment, "dispatch", lambda _, phase: compiled.append(phase))
     train(config, tmp_path)
+    assert not compiled
     first = (tmp_path / "result.json").read_bytes()
     monkeypatch.setattr(workdir, "provenance", lambda: trained | {"commit": "other"})
     config.eval.num_examples += 8
@@ -250,6 +252,14 @@ def test_patience_ends_where_nothing_is_better_for_so_long(primary, sign):
 
 LOOP = "experiments.run.loop"
 MUTANTS = [
+    Mutant(
+        "run",
+        "the steps of a run that patience ended are compiled",
+        "experiments.run.loop",
+        one("experiment.periods.num_steps if is_over else step", "step"),
+        test_the_command_of_a_finished_run_keeps_its_origin_and_figures,
+        {"patience": 1},
+    ),
     Mutant(
         "run",
         "a single held-out row ends a run",

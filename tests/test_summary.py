@@ -112,6 +112,12 @@ def test_what_stops_a_run_is_written_also_soon_after_a_jump(tmp_path):
     assert files[1]["leaps"] == ["energy/neg"]
 
 
+def test_spikes_that_have_no_place_are_an_error_in_a_sentence(tmp_path):
+    (tmp_path / "spikes").touch()
+    with pytest.raises(UserError, match="spikes cannot be made: File exists"):
+        look(tmp_path, [1.0, np.nan], 1)
+
+
 def test_only_a_few_spikes_are_written_and_none_of_the_same_steps(tmp_path):
     losses = np.ones(10 * (RING + 1))
     losses[40::60] = -2 * JUMP

@@ -163,7 +163,7 @@ class Checkpoints:
         try:
             return dict(self._manager.restore(step, args=ocp.args.Composite(**args)))
         except Exception as error:  # orbax, tensorstore and json raise many kinds
-            line = str(error).strip().splitlines()[0][:100]
+            line = _line(error)[:100]
             print(f"checkpoint {step} cannot be read ({line}): trying an earlier one")
             return None
 
@@ -173,7 +173,7 @@ class Checkpoints:
             self._manager.delete(later)
 
     def _save_error(self, step: int | str, error: Exception) -> UserError:
-        line = str(error).strip().splitlines()[0][:200]
+        line = _line(error)[:200]
         return UserError(
             f"checkpoint {step} could not be written to {self._directory} ({line});"
             f" whole checkpoints: {self.steps[:-1] or 'none'}"
@@ -223,6 +223,11 @@ def _unflatten(item: Item, like: Tree) -> Tree:
         for path, leaf in _leaves(like)
     ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _line(error: Exception) -> str:
+    """What an error says first, or its name where it has no words."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _leaves(tree: Tree) -> list[tuple[str, Any]]:

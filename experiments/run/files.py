@@ -50,6 +50,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise UserError(f"{path} could not be written: {error.strerror}") from error
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder in one that is there, unless it is there itself.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made: {error.strerror}") from error
+
+
 def append(path: Path, line: str) -> None:
     """Writes one more line.
 

@@ -64,7 +64,7 @@ def train_and_evaluate(
         schema, step = schema_of(experiment), step_of(state)
         with (
             Logs(directory, schema, step=step, num_steps=length, then=watch) as logs,
-            Programs(experiment, state, step) as programs,
+            _programs(experiment, state, step, logs.rows) as programs,
         ):
             if not _is_over(experiment, step, logs.rows):
                 workdir.sign(directory, step)
@@ -79,6 +79,16 @@ def train_and_evaluate(
             report(experiment, scorer, state, logs, directory)
             watch.finish()
     return state
+
+
+def _programs(
+    experiment: Experiment, state: TrainState, step: int, rows: list[dict]
+) -> Programs:
+    """Those of the steps that are left; of a run that patience ended, none."""
+    is_over = _is_over(experiment, step, rows)
+    return Programs(
+        experiment, state, experiment.periods.num_steps if is_over else step
+    )
 
 
 def _train(

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.run.files import write_json
+from experiments.run.files import make_folder, write_json
 from experiments.run.schema import must_be_finite
 
 Columns = dict[str, np.ndarray]  # of each metric [steps, seeds]
@@ -122,7 +122,7 @@ class Spikes:
     def _write(
         self, step: int, names: list[str], window: Columns, *, is_last: bool
     ) -> None:
-        self._directory.mkdir(exist_ok=True)
+        make_folder(self._directory)
         is_full = len(list(self._directory.glob("step*.json"))) >= MOST_FILES
         if is_full and not is_last:
             return
