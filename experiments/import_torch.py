@@ -93,6 +93,10 @@ def import_checkpoint(
     sizes = {"energy.width": raw.width, "energy.head": raw.head}
     config = fields.nest(fields.replace(make_experiment, given, sizes))
     experiment = build(config)
+    if len(experiment.seeds) > 1:
+        raise UserError(
+            f"train.num_seeds={len(experiment.seeds)}: must be 1, a file is of one"
+        )
     state = experiment.init_state()
     _check_fits(path, state.params.energy, raw)
     state = state._replace(
@@ -101,7 +105,7 @@ def import_checkpoint(
         ema_params=state.ema_params._replace(energy=average.params),
     )
     with (
-        workdir.held(directory, config),
+        workdir.held(directory, config, experiment.task),
         Checkpoints(directory, experiment.task) as checkpoints,
     ):
         if checkpoints.steps:
@@ -121,8 +125,10 @@ def _read(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # torch and pickle raise many kinds
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{path}: cannot be read as weights alone ({line})") from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: holds {type(content).__name__}, not a state dict")
+    model = content.get("model", content) if isinstance(content, Mapping) else content
+    for state in (content, model):
+        if not isinstance(state, Mapping):
+            raise UserError(f"{path}: holds {type(state).__name__}, not a state dict")
     return content
 
 
@@ -130,7 +136,7 @@ def _arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The tensors of a state dict as NumPy arrays, float32 where they are floating."""
     arrays = {}
     for name, value in state.items():
-        if hasattr(value, "detach"):
+        if isinstance(name, str) and hasattr(value, "detach"):
             value = value.detach()
             arrays[name] = (
                 value.float() if value.is_floating_point() else value
@@ -145,7 +151,7 @@ def _average_prefix(arrays: Mapping[str, np.ndarray]) -> str | None:
 
 def _step(content: Mapping[str, Any]) -> int:
     step = content.get("step", 0)
-    return int(step) if isinstance(step, int) and step >= 0 else 0
+    return int(step) if isinstance(step, int) and 0 <= step < 2**31 else 0
 
 
 def _check_fits(path: Path, params: Any, converted: Converted) -> None:

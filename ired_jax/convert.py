@@ -24,6 +24,7 @@ from ired_jax.types import Params
 
 StateDict = Mapping[str, np.ndarray]
 
+DIVISORS = (1e-12, 1e12)  # beyond, weights are 0 or infinite in float32
 BODY = "ebm."
 ANCHOR = BODY + "fc1.weight"  # where it stands, a network stands
 # Of the diffusion module around the energy, and of its moving average.
@@ -171,8 +172,11 @@ def _last_layer_factor(head: Head, divisor: float) -> float:
 
 
 def _check_divisor(divisor: float) -> None:
-    if not divisor > 0:
-        raise ValueError(f"input_grad_divisor={divisor}: must be above 0")
+    if not DIVISORS[0] <= divisor <= DIVISORS[1]:
+        raise ValueError(
+            f"input_grad_divisor={divisor}: must be above 0, from {DIVISORS[0]:g} to"
+            f" {DIVISORS[1]:g}"
+        )
 
 
 def _prefix(state: StateDict, prefix: str | None) -> str:

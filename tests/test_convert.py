@@ -186,7 +186,7 @@ def test_what_does_not_fit_is_refused_by_name(spoil, message):
 
 def test_a_divisor_that_is_not_positive_is_refused():
     state = state_of(torch_model("squared_norm"))
-    for divisor in (0.0, -1.0, float("nan")):
+    for divisor in (0.0, -1.0, float("nan"), float("inf"), 1e-80):
         with pytest.raises(ValueError, match="input_grad_divisor"):
             convert.from_state_dict(state, input_grad_divisor=divisor)
         with pytest.raises(ValueError, match="input_grad_divisor"):

@@ -1,5 +1,6 @@
 """A published checkpoint file becomes a run directory that the commands read."""
 
+import json
 import pickle
 
 import jax
@@ -51,6 +52,8 @@ def test_the_average_of_a_published_file_is_what_commands_read(tmp_path):
     assert model.config.task.n == N
     assert model.config.energy.name == "mlp"
     assert model.config.energy.width == convert.from_state_dict(arrays).width
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["primary"] in record["metrics"]
 
 
 def test_a_folder_that_holds_a_run_is_refused(tmp_path):
@@ -103,7 +106,43 @@ def test_files_that_do_not_fit_are_refused_in_one_sentence(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ({"model": [1, 2]}, "holds list, not a state dict"),
+        ({"model": "weights"}, "holds str, not a state dict"),
+        ({"model": {3: torch.ones(2)}}, "no name of the state dict ends in"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_in_one_sentence(content, said, tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save(content, path)
+    with pytest.raises(UserError, match=rf"other\.pt: {said}"):
+        imported(path, tmp_path)
+
+
+def test_a_step_beyond_all_runs_is_none():
+    assert import_torch._step({"step": 2**31 - 1}) == 2**31 - 1
+    assert import_torch._step({"step": 2**31}) == 0
+
+
+def test_one_file_makes_no_run_of_several_seeds(tmp_path):
+    path, config = published(tmp_path)[0], CONFIG.copy_and_resolve_references()
+    config.train.num_seeds = 2
+    with pytest.raises(UserError, match=r"train\.num_seeds=2: must be 1"):
+        imported(path, tmp_path, config)
+    assert not (tmp_path / "run").exists()
+
+
 MUTANTS = [
+    Mutant(
+        "convert",
+        "what an imported run is scored by is not said",
+        "experiments.import_torch",
+        one("config, experiment.task)", "config)"),
+        test_the_average_of_a_published_file_is_what_commands_read,
+        error=KeyError,
+    ),
     Mutant(
         "convert",
         "the width and the head of a file are those of the config",
