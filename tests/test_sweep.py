@@ -541,13 +541,24 @@ def test_results_come_back_if_the_time_is_over_while_they_do(monkeypatch, tmp_pa
 
 
 def test_a_scheduler_s_signal_is_a_wish_to_end():
-    before = signal.signal(signal.SIGUSR2, lambda *_: None)  # by itself it kills
+    for number in (signal.SIGUSR2, signal.SIGHUP):
+        before = signal.signal(number, lambda *_: None)  # by itself it kills
+        try:
+            with Interrupt() as interrupt:
+                os.kill(os.getpid(), number)
+                assert interrupt.is_set
+        finally:
+            signal.signal(number, before)
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interrupt() as interrupt:
-            os.kill(os.getpid(), signal.SIGUSR2)
-            assert interrupt.is_set
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupt.is_set
     finally:
-        signal.signal(signal.SIGUSR2, before)
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_sweep_is_an_array_of_a_cluster_s_jobs(monkeypatch, tmp_path):
@@ -1019,9 +1030,9 @@ MUTANTS = [
     mutant(
         "a point that failed is waited for by all others",
         JOBS,
-        "if interrupt.is_set:\n                for",
+        "if interrupt.is_set:  # first",
         "if interrupt.is_set or any(not f.cancelled() and f.result() for f in ended):"
-        "\n                for",
+        "  # first",
         test_a_failing_point_stops_no_other_and_shows,
     ),
     mutant(
@@ -1168,9 +1179,23 @@ MUTANTS = [
     mutant(
         "a scheduler's signal kills a run",
         "experiments.run.interrupt",
-        "signal.SIGINT, signal.SIGUSR2)",
-        "signal.SIGINT, signal.SIGCONT)",
+        "signal.SIGUSR2, signal.SIGHUP)",
+        "signal.SIGCONT, signal.SIGHUP)",
         test_a_scheduler_s_signal_is_a_wish_to_end,
+    ),
+    mutant(
+        "a closed terminal kills a run",
+        "experiments.run.interrupt",
+        "signal.SIGUSR2, signal.SIGHUP)",
+        "signal.SIGUSR2)",
+        test_a_scheduler_s_signal_is_a_wish_to_end,
+    ),
+    mutant(
+        "nohup is of no use",
+        "experiments.run.interrupt",
+        "signal.getsignal(number) == signal.SIG_IGN",
+        "False",
+        test_a_closed_terminal_ends_nothing_under_nohup,
     ),
     mutant(
         "nodes to avoid are forgotten",

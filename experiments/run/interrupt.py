@@ -5,12 +5,15 @@ from collections.abc import Callable
 
 from experiments import devices
 
+ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
+
 
 class Interrupt:
-    """Turns SIGTERM, SIGINT and SIGUSR2 into a flag, asked for between dispatches.
+    """Turns the signals ENDS into a flag, asked for between dispatches.
 
-    SIGUSR2 is what a cluster's scheduler sends before a job's time is over. A second
-    Ctrl-C does not wait: KeyboardInterrupt.
+    SIGUSR2 is what a cluster's scheduler sends before a job's time is over, SIGHUP a
+    terminal that is closed: unless it is ignored, as by `nohup`. A second Ctrl-C does
+    not wait: KeyboardInterrupt.
     """
 
     def __init__(self):
@@ -22,7 +25,9 @@ class Interrupt:
         return devices.agreed(self.is_set)
 
     def __enter__(self) -> "Interrupt":
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in ENDS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._previous[number] = signal.signal(number, self._set)
         return self
 

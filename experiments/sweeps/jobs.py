@@ -186,14 +186,14 @@ def run_here(
             ended, _ = concurrent.futures.wait(
                 waiting, 0.2, concurrent.futures.FIRST_COMPLETED
             )
-            for future in ended:
-                job = waiting.pop(future)
-                if not future.cancelled():
-                    tell(job, _how(future))
-            if interrupt.is_set:
+            told = {future: waiting.pop(future) for future in ended}
+            if interrupt.is_set:  # first: there may be no terminal to tell it any more
                 for future, job in waiting.items():
                     future.cancel()
                     job.stop()
+            for future, job in told.items():
+                if not future.cancelled():
+                    tell(job, _how(future))
     if interrupt.is_set:
         raise UserError("interrupted, all points saved; the same command resumes")
 
