@@ -75,9 +75,13 @@ def main(argv: list[str]) -> None:
     limits = thresholds(
         model, quantile=values.quantile, num_examples=values.num_examples
     )
+    if not np.all(np.isfinite(limits)):
+        bad = ", ".join(map(str, np.flatnonzero(~np.isfinite(limits))))
+        raise UserError(f"{values.workdir}: residuals at levels {bad} are not finite")
     rounded = tuple(float(f"{limit:.4g}") for limit in limits)
     write_json(Path(values.workdir) / "thresholds.json", rounded)
-    say("train with the filter fixed at these residuals, a level each, by")
+    of = f" of seed {model.seed}" if len(model.experiment.seeds) > 1 else ""
+    say(f"train with the filter fixed at these residuals{of}, a level each, by")
     text = str(rounded).replace(", ", ",")
     print(f"--config.filter.mode=fixed '--config.filter.thresholds={text}'")
 

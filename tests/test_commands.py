@@ -385,6 +385,13 @@ def test_calibrate_prints_thresholds_that_train_takes(run, capsys):
     assert all(limit > 0 for limit in config.filter.thresholds)
 
 
+def test_calibrate_refuses_residuals_that_are_not_finite(run, monkeypatch):
+    limits = np.array([1.0, np.nan, np.inf])
+    monkeypatch.setattr(calibrate, "thresholds", lambda *_, **__: limits)
+    with pytest.raises(UserError, match="residuals at levels 1, 2 are not finite"):
+        calibrate.main(["calibrate", f"--workdir={run}"])
+
+
 def test_compare_sets_runs_side_by_side(run, tmp_path, capsys):
     compare.main(["compare", f"--runs={run}", f"--output={tmp_path / 'c.png'}"])
     assert "grad_norm_pos" in capsys.readouterr().out

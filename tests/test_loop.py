@@ -185,6 +185,14 @@ def test_the_command_of_a_finished_run_keeps_its_origin_and_figures(
     assert {name: stored[name] for name in trained} == trained
 
 
+def test_a_run_that_is_longer_than_it_shall_be_says_so(tmp_path, monkeypatch, capsys):
+    without_figures(monkeypatch)
+    run_before_its_end(tmp_path)
+    train(run_of(3), tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "train.num_steps=3 is less: the figures are of step 6" in said
+
+
 def test_a_run_that_another_goes_on_with_names_both(tmp_path, monkeypatch):
     config, first = run_before_its_end(tmp_path), workdir.provenance()
     second = first | {"commit": "other"}

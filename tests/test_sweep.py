@@ -1,5 +1,6 @@
 """Sweeps: what is refused before the start, what a failing point stops, what stays."""
 
+import errno
 import functools
 import io
 import json
@@ -27,7 +28,7 @@ from experiments.build import build
 from experiments.errors import UserError
 from experiments.run import code, workdir
 from experiments.run.interrupt import Interrupt
-from experiments.sweeps import estimate, jobs, points, status
+from experiments.sweeps import copies, estimate, jobs, points, status
 from experiments.sweeps.estimate import Cost
 from tests import tiny
 from tests.mutants import Mutant, one
@@ -422,6 +423,30 @@ def test_a_point_is_trained_by_one_process_at_a_time(monkeypatch, tmp_path):
     assert not jobs.is_running(job.directory)
 
 
+def test_a_disk_without_locks_is_named(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path, "2")
+    fake.run()
+
+    def fail(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(jobs.fcntl, "flock", fail)
+    said = r"num_steps=2\.log: cannot be locked, as a sweep needs it \(Function not"
+    for use in (fake.states, fake.job(2)):
+        with pytest.raises(UserError, match=said):
+            use()
+
+
+def test_a_line_without_a_rate_has_no_time_left(monkeypatch, tmp_path):
+    point = points.Point("a", tmp_path / "a", OF_A_RUN, PRIMARY, [])
+    status.claim(tmp_path, [point], None)
+    point.directory.mkdir()
+    (point.directory / "metrics.jsonl").write_text('{"step": 5}\n')
+    monkeypatch.setattr(status, "is_running", lambda directory: True)
+    (row,) = status.look(tmp_path)
+    assert (row.step, row.seconds_left) == (5, None)
+
+
 def test_results_come_back_from_scratch_when_the_time_is_over(monkeypatch, tmp_path):
     """In a signal handler, as submitit calls it, in the midst of waiting."""
     fake, scratch = Fake(monkeypatch, tmp_path, "5"), tmp_path / "scratch"
@@ -524,7 +549,7 @@ def test_a_copy_that_was_cut_off_leaves_a_whole_run(
     with monkeypatch.context() as patched:
         patched.setattr(shutil, function, half)
         with pytest.raises(KeyboardInterrupt):
-            jobs.copy_whole(source, job.directory)
+            copies.copy_whole(source, job.directory)
     assert job() == 0
     assert f"from step {left}" in fake.log(2)
     assert len(list(fake.folder.iterdir())) == 2  # with its log
@@ -994,7 +1019,7 @@ MUTANTS = [
         test_a_file_that_gives_no_sweep_is_refused_in_a_sentence,
         returned="Sweep('a.py', {'b': None})",
         said="b=None",
-        error=pytest.fail.Exception,
+        error=TypeError,
     ),
     mutant(
         "points that were not named are trained too",
@@ -1094,8 +1119,8 @@ MUTANTS = [
     mutant(
         "two processes in one run directory",
         JOBS,
-        "fcntl.LOCK_EX | fcntl.LOCK_NB",
-        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        "_takes(log, fcntl.LOCK_EX,",
+        "_takes(log, fcntl.LOCK_SH,",
         test_a_point_is_trained_by_one_process_at_a_time,
     ),
     mutant(
@@ -1138,7 +1163,7 @@ MUTANTS = [
     ),
     mutant(
         "half a copy is taken for a whole one",
-        JOBS,
+        "experiments.sweeps.copies",
         "shutil.copytree(source, part)\n    part.rename(whole)",
         "shutil.copytree(source, whole)",
         test_a_copy_that_was_cut_off_leaves_a_whole_run,
@@ -1147,14 +1172,14 @@ MUTANTS = [
     mutant(
         "what is back stays in scratch",
         JOBS,
-        "self.directory)\n            _remove(self._workdir)",
+        "self.directory)\n            remove(self._workdir)",
         "self.directory)",
         test_scratch_holds_no_run_of_another_sweep,
     ),
     mutant(
         "what did not come back from scratch is replaced",
         JOBS,
-        "if _last_save(self._workdir) > _last_save(self.directory):",
+        "if last_save(self._workdir) > last_save(self.directory):",
         "if False:",
         test_what_did_not_come_back_from_scratch_does_at_the_next_start,
         is_removed=False,
@@ -1163,7 +1188,7 @@ MUTANTS = [
     mutant(
         "what is left in scratch replaces what is further",
         JOBS,
-        "if _last_save(self._workdir) > _last_save(self.directory):",
+        "if last_save(self._workdir) > last_save(self.directory):",
         "if self._workdir.exists():",
         test_what_is_left_in_scratch_replaces_nothing_that_is_further,
     ),

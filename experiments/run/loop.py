@@ -62,6 +62,8 @@ def train_and_evaluate(
                 state = jax.device_put(state, jax.local_devices()[0])
         scorer, length = Scorer(experiment), experiment.periods.num_steps
         schema, step = schema_of(experiment), step_of(state)
+        if step > length:
+            say(f"train.num_steps={length} is less: the figures are of step {step}")
         with (
             Logs(directory, schema, step=step, num_steps=length, then=watch) as logs,
             _programs(experiment, state, step, logs.rows) as programs,

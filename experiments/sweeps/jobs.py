@@ -5,7 +5,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 from experiments.errors import UserError
 from experiments.run.interrupt import Interrupt
+from experiments.sweeps.copies import copy_whole, last_save, remove, settle
 
 BEGUN = "== begun"  # the line of a log with which a try begins
 UNLIMITED = 10**6  # times that a job is queued again, minutes that a local one has
@@ -58,7 +58,7 @@ class Job:
         with self.log.open("ab") as log:
             _lock(log, self.directory)
             if not log.tell() and self._workdir != self.directory:
-                _remove(self._workdir)  # of a sweep that was removed since
+                remove(self._workdir)  # of a sweep that was removed since
             log.write(f"{BEGUN}\n".encode())
             log.flush()
             try:
@@ -117,16 +117,16 @@ class Job:
         if self._workdir == self.directory:
             return
         settle(self._workdir)
-        if _last_save(self._workdir) > _last_save(self.directory):
+        if last_save(self._workdir) > last_save(self.directory):
             self._bring_back()
-        _remove(self._workdir)
+        remove(self._workdir)
         if self.directory.exists():
             copy_whole(self.directory, self._workdir)
 
     def _bring_back(self) -> None:
         if self._workdir != self.directory and self._workdir.exists():
             copy_whole(self._workdir, self.directory)
-            _remove(self._workdir)
+            remove(self._workdir)
 
 
 def log_of(directory: Path) -> Path:
@@ -138,30 +138,9 @@ def is_running(directory: Path) -> bool:
     """Whether a process holds the log of a point."""
     try:
         with log_of(directory).open("rb") as log:
-            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not _takes(log, fcntl.LOCK_SH, directory)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copies a directory; at any moment the target is whole, or `<target>.whole` is."""
-    settle(target)
-    part, whole = _beside(target)
-    shutil.copytree(source, part)
-    part.rename(whole)
-    settle(target)
-
-
-def settle(target: Path) -> None:
-    """Ends a `copy_whole` that was cut off, or takes away what it left."""
-    part, whole = _beside(target)
-    shutil.rmtree(part, ignore_errors=True)
-    if whole.exists():
-        shutil.rmtree(target, ignore_errors=True)
-        whole.rename(target)
 
 
 def run_here(
@@ -250,39 +229,31 @@ def submit(
         raise UserError(f"--executor={cluster}: {text}") from error
 
 
-def _beside(target: Path) -> tuple[Path, Path]:
-    """The copy that is being made, and the one that is whole."""
-    name = target.name
-    return target.with_name(f"{name}.part"), target.with_name(f"{name}.whole")
-
-
-def _remove(target: Path) -> None:
-    """Takes a directory away, at once: half of one is never left under its name."""
-    settle(target)
-    if target.exists():
-        part, _ = _beside(target)
-        target.rename(part)
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _last_save(directory: Path) -> int:
-    """The last step of a run that has a checkpoint; -1: none has."""
-    names = [path.name for path in directory.glob("checkpoints/*")]
-    return max((int(name) for name in names if name.isdecimal()), default=-1)
-
-
 def _own_name(directory: Path) -> str:
     """Of a directory in scratch, where points of other sweeps have the same name."""
     whole = str(directory.resolve())
     return f"{directory.name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
-def _lock(log, directory: Path) -> None:
+def _takes(log: IO[bytes], kind: int, directory: Path) -> bool:
+    """Whether a point's log could be locked: no other process holds it."""
+    try:
+        fcntl.flock(log, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"{log_of(directory)}: cannot be locked, as a sweep needs it"
+            f" ({error.strerror})"
+        ) from error
+    return True
+
+
+def _lock(log: IO[bytes], directory: Path) -> None:
     for _ in range(TRIES):
-        try:
-            return fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.1)
+        if _takes(log, fcntl.LOCK_EX, directory):
+            return
+        time.sleep(0.1)
     raise UserError(f"{directory}: another process trains it")
 
 

@@ -117,7 +117,7 @@ def _row(
     value = next((row[primary] for row in reversed(rows) if primary in row), None)
     state, why, left = "waiting", "", None
     if is_running(directory):
-        state, rate = "running", rows[-1]["steps_per_second"] if rows else 0
+        state, rate = "running", rows[-1].get("steps_per_second") if rows else 0
         left = (num_steps - step) / rate if rate else None
     elif result and _is_whole(result, num_steps, patience, num_examples):
         state, value = "done", result["metrics"].get(primary, value)
