@@ -252,9 +252,19 @@ def make_first_step(
         ),
     ] = 0.0,
 ) -> int:
-    """The step at which the other objectives begin: a whole number of dispatches."""
-    dispatch = periods.steps_per_dispatch
-    return round(denoise_share * periods.num_steps / dispatch) * dispatch
+    """The step at which the other objectives begin: a whole number of dispatches.
+
+    Raises:
+      ValueError: it is the end of the run.
+    """
+    dispatch, num_steps = periods.steps_per_dispatch, periods.num_steps
+    first = round(denoise_share * num_steps / dispatch) * dispatch
+    if first == num_steps:
+        raise ValueError(
+            f"train.denoise_share={denoise_share}: leaves no dispatch of {dispatch} of"
+            f" the {num_steps} steps to the other objectives, must be less"
+        )
+    return first
 
 
 def start_at_once() -> int:

@@ -74,6 +74,14 @@ def test_a_run_begins_with_denoising_or_else_the_proposal_alone(lead):
     assert first == pytest.approx(10, abs=experiment.periods.steps_per_dispatch)
 
 
+def test_a_share_that_leaves_nothing_to_the_others_is_refused():
+    options = {"train__num_steps": 40, "train__steps_per_dispatch": 5}
+    said = r"denoise_share=0\.95: leaves no dispatch of 5 of the 40 steps"
+    with pytest.raises(UserError, match=said):
+        build(tiny.get_config("cd_full", train__denoise_share=0.95, **options))
+    build(tiny.get_config("cd_full", train__denoise_share=0.9, **options))
+
+
 def run_of(num_steps: int, **changes):
     """Denoising alone, the smallest program."""
     options = EVERY_STEP | {"train__num_steps": num_steps} | changes
@@ -260,6 +268,14 @@ def test_patience_ends_where_nothing_is_better_for_so_long(primary, sign):
 
 LOOP = "experiments.run.loop"
 MUTANTS = [
+    Mutant(
+        "run",
+        "a first phase may take the whole run",
+        "experiments.parts",
+        one("if first == num_steps:", "if first > num_steps:"),
+        test_a_share_that_leaves_nothing_to_the_others_is_refused,
+        error=pytest.fail.Exception,
+    ),
     Mutant(
         "run",
         "the steps of a run that patience ended are compiled",

@@ -718,7 +718,8 @@ def test_a_sweep_with_nothing_to_do_tells_how_it_stands(monkeypatch, tmp_path, c
 )
 def test_the_points_that_are_left_share_the_memory(flags, share, monkeypatch, tmp_path):
     fake, seen = Fake(monkeypatch, tmp_path), []
-    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    for name in jobs.FRACTIONS:
+        monkeypatch.delenv(name, raising=False)
 
     def take(given, *_, **more):
         seen.extend(job._made_of[-1] for job in given)
@@ -732,10 +733,15 @@ def test_the_points_that_are_left_share_the_memory(flags, share, monkeypatch, tm
 
 
 def test_points_side_by_side_share_a_gpu_s_memory(monkeypatch):
-    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    for name in jobs.FRACTIONS:
+        monkeypatch.delenv(name, raising=False)
     assert jobs.shared_device(1) == {}
     (share,) = jobs.shared_device(3).values()
     assert 3 * float(share) == pytest.approx(0.9)
+    for name in jobs.FRACTIONS:  # whoever says a share of their own
+        with monkeypatch.context() as patched:
+            patched.setenv(name, "0.2")
+            assert jobs.shared_device(3) == {}
 
 
 def test_the_table_of_a_sweep_fits_a_terminal():
@@ -982,6 +988,13 @@ def test_a_sweep_of_another_version_is_named(of_points, tmp_path):
     said = r"sweep\.json: is damaged or of another version, its points must have"
     with pytest.raises(UserError, match=said):
         status.look(tmp_path)
+
+
+def test_a_sweep_that_has_no_place_is_refused_in_a_sentence(monkeypatch, tmp_path):
+    fake = Fake(monkeypatch, tmp_path)
+    fake.folder.touch()
+    with pytest.raises(UserError, match="runs cannot be made: File exists"):
+        fake.run()
 
 
 def test_without_a_sweep_there_is_nothing_to_tell(tmp_path):
@@ -1283,6 +1296,13 @@ MUTANTS = [
         'row.state != "done"',
         'row.state == "failed"',
         test_a_sweep_whose_points_are_not_done_says_so,
+    ),
+    mutant(
+        "a share of a GPU is said twice",
+        JOBS,
+        "any(name in os.environ for name in FRACTIONS)",
+        "FRACTIONS[0] in os.environ",
+        test_points_side_by_side_share_a_gpu_s_memory,
     ),
     mutant(
         "the points that run together are counted as one",

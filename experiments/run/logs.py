@@ -168,5 +168,5 @@ def track(items: Iterable[T], title: str) -> Iterable[T]:
 
 
 def say(text: object) -> None:
-    """One line for the person at the screen, as it is: a path may have brackets."""
-    rich.get_console().print(text, markup=False)
+    """One line for the person at the screen, as it is: paths may have brackets."""
+    rich.get_console().print(text, markup=False, emoji=False)

@@ -19,6 +19,8 @@ BEGUN = "== begun"  # the line of a log with which a try begins
 UNLIMITED = 10**6  # times that a job is queued again, minutes that a local one has
 SLURM_MINUTES = 240  # submitit's own, five, are over soon after the first compilation
 TRIES = 20  # a tenth of a second each: a look at a log holds its lock for a moment
+# An older and a newer name of it: JAX refuses both together.
+FRACTIONS = ("XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_CLIENT_MEM_FRACTION")
 DEVICE_SHARE = 0.9  # of a GPU's memory, what several points on it have together
 
 
@@ -179,10 +181,9 @@ def run_here(
 
 def shared_device(parallel: int) -> dict[str, str]:
     """What lets several processes live on one GPU: each takes its share at once."""
-    name = "XLA_PYTHON_CLIENT_MEM_FRACTION"
-    if parallel == 1 or name in os.environ:
+    if parallel == 1 or any(name in os.environ for name in FRACTIONS):
         return {}
-    return {name: f"{DEVICE_SHARE / parallel:.3f}"}
+    return {FRACTIONS[0]: f"{DEVICE_SHARE / parallel:.3f}"}
 
 
 def submit(

@@ -38,7 +38,7 @@ def claim(folder: Path, points: Sequence[Point], commit: str | None) -> None:
     """Writes down what the sweep is, and the commit of all of its points.
 
     Raises:
-      UserError: it was begun at another commit.
+      UserError: it was begun at another commit, or cannot be written.
     """
     path = folder / FILE
     # A sweep that was refused by its estimate left its file alone.
@@ -49,7 +49,10 @@ def claim(folder: Path, points: Sequence[Point], commit: str | None) -> None:
             f"{folder}: was begun at commit {begun}, here is {commit} (check that"
             " out, choose another --workdir, or --allow_changes)"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}") from error
     of_points = {
         point.name: {
             "primary": point.primary,
