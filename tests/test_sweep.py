@@ -365,6 +365,7 @@ NOT_FINITE = "error: step 2: loss not finite"
         ([["exit code -9"], [INTERRUPTED, "exit code 2"]], "stopped", ""),
         ([[NOT_FINITE, "exit code 1"], []], "stopped", ""),
         ([[NOT_FINITE]], "failed", NOT_FINITE),
+        ([["error: interrupted", "exit code -2"]], "stopped", ""),  # at its start
         ([["exit code 0"]], "waiting", ""),  # for more steps than it was
     ],
 )
@@ -388,7 +389,9 @@ def test_a_scratch_that_cannot_be_made_fails_its_point(monkeypatch, tmp_path):
     assert row.why.startswith("error: [Errno")
 
 
-def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_path):
+def test_an_interrupted_sweep_resumes_each_point_where_it_was(
+    monkeypatch, tmp_path, capsys
+):
     fake = Fake(monkeypatch, tmp_path, "5, 2")
     metrics = fake.folder / "num_steps=5" / "metrics.jsonl"
 
@@ -404,6 +407,8 @@ def test_an_interrupted_sweep_resumes_each_point_where_it_was(monkeypatch, tmp_p
     thread.join()
     assert fake.states() == {"num_steps=5": "stopped", "num_steps=2": "waiting"}
     assert "interrupted at step 4, saved" in fake.log(5)
+    said = "".join(capsys.readouterr().out.split())
+    assert said.endswith("num_steps=5:stopped")
     fake.run()
     assert fake.states() == {"num_steps=5": "done", "num_steps=2": "done"}
     assert "from step 4" in fake.log(5)
@@ -1127,6 +1132,13 @@ MUTANTS = [
         JOBS,
         "self._child.terminate()",
         "self._child.kill()",
+        test_an_interrupted_sweep_resumes_each_point_where_it_was,
+    ),
+    mutant(
+        "what was interrupted is told as failed",
+        JOBS,
+        '"stopped" if is_interrupted else ',
+        "",
         test_an_interrupted_sweep_resumes_each_point_where_it_was,
     ),
     mutant(

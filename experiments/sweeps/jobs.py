@@ -174,7 +174,7 @@ def run_here(
                     job.stop()
             for future, job in told.items():
                 if not future.cancelled():
-                    tell(job, _how(future))
+                    tell(job, _how(future, interrupt.is_set))
     if interrupt.is_set:
         raise UserError("interrupted, all points saved; the same command resumes")
 
@@ -258,8 +258,10 @@ def _lock(log: IO[bytes], directory: Path) -> None:
     raise UserError(f"{directory}: another process trains it")
 
 
-def _how(future: concurrent.futures.Future) -> str:
-    """`done`, or what went wrong."""
+def _how(future: concurrent.futures.Future, is_interrupted: bool) -> str:
+    """`done`, `stopped`, or what went wrong."""
     if error := future.exception():
         return f"failed, {error}"
-    return "done" if future.result() == 0 else f"failed, exit code {future.result()}"
+    if future.result() == 0:
+        return "done"
+    return "stopped" if is_interrupted else f"failed, exit code {future.result()}"
