@@ -13,8 +13,8 @@ from tests import boards_of, toys
 from tests.mutants import Mutant, one
 
 
-def _task(**changes):
-    return sudoku.make_sudoku(boards_of.sets(), **changes)
+def _task():
+    return sudoku.make_sudoku(boards_of.sets())
 
 
 def test_drawn_puzzles_are_the_game_s_own_in_other_symmetries():
@@ -113,7 +113,7 @@ def test_cells_are_counted_over_the_unknown_alone():
 
 def test_a_corrupted_board_is_always_wrong_and_never_at_a_given():
     x, y = boards_of.examples()
-    corrupt = toys.jit(jax.vmap(_task(wrong_share=0.5).corrupt))
+    corrupt = toys.jit(jax.vmap(_task().corrupt))
     counts = []
     for seed in range(4):
         keys = jax.random.split(jax.random.key(seed), boards_of.COUNT)

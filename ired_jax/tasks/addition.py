@@ -5,6 +5,7 @@ box, of each set its own; the released clip at 2 alone costs a perfect predictor
 the harder set. Source: arXiv 2406.11179, section 5.1, and its released code.
 """
 
+from functools import partial
 from typing import Annotated
 
 import chex
@@ -12,7 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from ired_jax.fields import Field, Part
-from ired_jax.tasks.base import Inference, Metric, Source, Task, mean_squared_error
+from ired_jax.tasks.base import (
+    Inference,
+    Metric,
+    Source,
+    Task,
+    fresh,
+    mean_squared_error,
+)
 from ired_jax.types import Array, Box, Example
 
 RANGE = 1.0
@@ -34,11 +42,8 @@ def make_addition(
         raise ValueError(f"n={n}: must be at least 1")
 
     def source(limit: float) -> Source:
-        def example(data, key: Array) -> Example:
-            del data
-            return draw(key, n=n, limit=limit)
-
-        return Source(example, box=lambda x: Box(-2 * limit, 2 * limit))
+        box = lambda x: Box(-2 * limit, 2 * limit)  # noqa: E731
+        return fresh(partial(draw, n=n, limit=limit), box)
 
     return Task(
         train=source(RANGE),

@@ -44,6 +44,13 @@ class Source(NamedTuple):
         return jax.eval_shape(self.draw, self.data, jax.random.key(0))
 
 
+def fresh(
+    draw: Callable[[Array], Example], box: Callable[[Tree], Box] | None = None
+) -> Source:
+    """Draws key -> Example without end, which need no data."""
+    return Source(lambda data, key: draw(key), box)
+
+
 class Metric(NamedTuple):
     """A figure of one answer: (x, truth, answer) -> ()."""
 

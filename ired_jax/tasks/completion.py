@@ -16,7 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from ired_jax.fields import Field, Part, of_size
-from ired_jax.tasks.base import Inference, Metric, Source, Task, mean_squared_error
+from ired_jax.tasks.base import (
+    Inference,
+    Metric,
+    Source,
+    Task,
+    fresh,
+    mean_squared_error,
+)
 from ired_jax.types import Array, Box, Example
 
 SCALE = 1 / 20
@@ -45,12 +52,11 @@ def make_completion(
     shape = n, m or n
 
     def source(scale: float) -> Source:
-        def example(data, key: Array) -> Example:
-            del data
+        def example(key: Array) -> Example:
             return draw(key, shape=shape, rank=rank, scale=scale)[0]
 
         limit = DEVIATIONS * (rank * scale**2 + NOISE**2) ** 0.5
-        return Source(example, box=partial(box_of, limit=limit))
+        return fresh(example, partial(box_of, limit=limit))
 
     train = source(SCALE)
     return Task(

@@ -10,6 +10,7 @@ ones do: what is known is right there without any reasoning, which is open to ev
 The weights of one energy are for every n. Source: arXiv 2406.11179, section 5.2.
 """
 
+from functools import partial
 from typing import Annotated
 
 import chex
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 
 from ired_jax import graphs
 from ired_jax.fields import Field, Part
-from ired_jax.tasks.base import Inference, Metric, Source, Task
+from ired_jax.tasks.base import Inference, Metric, Source, Task, fresh
 from ired_jax.types import Array, Box, Example
 
 INFERENCE = Inference(num_levels=4, num_steps=0, noise=True)
@@ -30,14 +31,12 @@ def make_connectivity(
     n: Annotated[int, Field("nodes of a graph", at_least=2)] = 12,
     n_harder: Annotated[int, Field("nodes of the harder set", at_least=2)] = 18,
     n_hardest: Annotated[int, Field("nodes of the hardest set", at_least=2)] = 32,
-    wrong_share: float = 0.5,
     inference: Annotated[Inference, Part(Inference, "eval")] = INFERENCE,
 ) -> Task:
     """Makes the task: x int8 [n, n] of 0 and 1, y float32 [n, n].
 
     Args:
       n, n_harder, n_hardest: nodes of training and `val`, of `ood` and of `ood32`.
-      wrong_share: a corrupted answer has up to this share of its unknown pairs wrong.
       inference: how answers are found.
 
     Raises:
@@ -47,14 +46,7 @@ def make_connectivity(
         raise ValueError(f"n={n}, n_harder={n_harder}, n_hardest={n_hardest}: under 2")
 
     def source(n: int) -> Source:
-        def draw_one(data, key: Array) -> Example:
-            del data
-            return draw(key, n=n)
-
-        return Source(draw_one, box_of)
-
-    def corrupted(key: Array, x: Array, y: Array) -> Array:
-        return corrupt(key, x, y, most=wrong_share)
+        return fresh(partial(draw, n=n), box_of)
 
     train = source(n)
     return Task(
@@ -68,7 +60,7 @@ def make_connectivity(
         primary="val/pairs",
         inference=inference,
         residual=wrong_pairs,
-        corrupt=corrupted,
+        corrupt=corrupt,
         round=lambda y: jnp.where(y > 0, 1.0, -1.0),
         solvers={"majority class": all_reached, "repeated squaring": solve},
         fitted=(),
@@ -134,7 +126,7 @@ def wrong_pairs(x: Array, y: Array) -> Array:
     return jnp.sum((y > 0) != graphs.closure(x)).astype(jnp.float32)
 
 
-def corrupt(key: Array, x: Array, y: Array, *, most: float) -> Array:
+def corrupt(key: Array, x: Array, y: Array, *, most: float = 0.5) -> Array:
     """y with a share of its unknown links flipped, uniform in [0, most]: [n, n].
 
     Links that are not there are added and others removed, alike; i to j and j to i go

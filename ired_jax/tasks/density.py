@@ -15,7 +15,7 @@ import numpy as np
 
 from ired_jax.fields import Field, Part
 from ired_jax.metrics import densities
-from ired_jax.tasks.base import Evaluator, Inference, ModelFn, Source, Task
+from ired_jax.tasks.base import Evaluator, Inference, ModelFn, Task, fresh
 from ired_jax.types import Array, Box, Example
 
 KINDS = ("rings", "spirals", "grid")
@@ -42,8 +42,7 @@ def make_density(
         raise ValueError(f"kind={kind!r}: allowed are {', '.join(KINDS)}")
     means, deviation = jnp.asarray(centres(kind), jnp.float32), DEVIATION[kind]
 
-    def draw(data, key: Array) -> Example:
-        del data
+    def draw(key: Array) -> Example:
         key_centre, key_noise = jax.random.split(key)
         mean = means[jax.random.randint(key_centre, (), 0, len(means))]
         return Example((), mean + deviation * jax.random.normal(key_noise, (2,)))
@@ -54,7 +53,7 @@ def make_density(
         data = jax.vmap(lambda y: log_density(y, means, deviation))(GRID.points)
         return densities.kl_divergence(GRID, data, model)
 
-    source = Source(draw, box=lambda x: Box(-HALF_WIDTH, HALF_WIDTH))
+    source = fresh(draw, box=lambda x: Box(-HALF_WIDTH, HALF_WIDTH))
     return Task(
         train=source,
         splits={"val": source},

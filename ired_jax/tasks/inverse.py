@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from ired_jax.fields import Field, Part
-from ired_jax.tasks.base import Inference, Metric, Source, Task, mean_squared_error
+from ired_jax.tasks.base import (
+    Inference,
+    Metric,
+    Source,
+    Task,
+    fresh,
+    mean_squared_error,
+)
 from ired_jax.types import Array, Box, Example
 
 SHIFT = 0.5
@@ -46,11 +53,8 @@ def make_inverse(
         raise ValueError(f"n={n}: must be at least 1")
 
     def source(shift: float) -> Source:
-        def draw_one(data, key: Array) -> Example:
-            del data
-            return draw(key, n=n, shift=shift)
-
-        return Source(draw_one, box=lambda x: Box(-1 / shift, 1 / shift))
+        box = lambda x: Box(-1 / shift, 1 / shift)  # noqa: E731
+        return fresh(partial(draw, n=n, shift=shift), box)
 
     sources = {c: source(c) for c in (shift, SHIFT, SHIFT_HARDER)}  # each once
     return Task(

@@ -11,6 +11,7 @@ without such a pair is drawn anew. Source: arXiv 2406.11179, section 5.3, and it
 released code, which has 2 to 4 and 4 to 5 there and draws one more.
 """
 
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import chex
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 
 from ired_jax import graphs
 from ired_jax.fields import Field, Part
-from ired_jax.tasks.base import Inference, Metric, Source, Task
+from ired_jax.tasks.base import Inference, Metric, Source, Task, fresh
 from ired_jax.types import Array, Box, Example
 
 INFERENCE = Inference(num_levels=4, num_steps=0, noise=True)
@@ -40,7 +41,6 @@ def make_path(
     n: Annotated[int, Field("nodes of a graph", at_least=3)] = 15,
     n_harder: Annotated[int, Field("nodes of the harder set", at_least=3)] = 25,
     steps: Annotated[int, Field("times of an answer, the start's too", at_least=3)] = 8,
-    wrong_share: float = 0.5,
     inference: Annotated[Inference, Part(Inference, "eval")] = INFERENCE,
 ) -> Task:
     """Makes the task: x a `Problem`, y float32 [steps, n].
@@ -48,7 +48,6 @@ def make_path(
     Args:
       n, n_harder: nodes of training and `val`, and of `ood`.
       steps: rows of y; paths of up to steps - 1 edges can be said.
-      wrong_share: a corrupted answer has up to this share of its times wrong.
       inference: how answers are found.
 
     Raises:
@@ -58,23 +57,7 @@ def make_path(
         raise ValueError(f"n={n}, n_harder={n_harder}, steps={steps}: at least 3 each")
 
     def source(n: int) -> Source:
-        def draw_one(data, key: Array) -> Example:
-            del data
-            return draw(key, n=n, steps=steps)
-
-        def box(x: Problem) -> Box:
-            return box_of(x, steps=steps)
-
-        return Source(draw_one, box)
-
-    def corrupted(key: Array, x: Problem, y: Array) -> Array:
-        return corrupt(key, x, y, most=wrong_share)
-
-    def breadth_first(x: Problem) -> Array:
-        return solve(x, steps=steps)
-
-    def arbitrary(x: Problem) -> Array:
-        return any_edges(x, steps=steps)
+        return fresh(partial(draw, n=n, steps=steps), partial(box_of, steps=steps))
 
     train = source(n)
     return Task(
@@ -88,9 +71,12 @@ def make_path(
         primary="val/first_step",
         inference=inference,
         residual=wrong_times,
-        corrupt=corrupted,
+        corrupt=corrupt,
         round=lambda y: encode(decode(y), y.shape[-1]),
-        solvers={"breadth-first search": breadth_first, "arbitrary edges": arbitrary},
+        solvers={
+            "breadth-first search": partial(solve, steps=steps),
+            "arbitrary edges": partial(any_edges, steps=steps),
+        },
         fitted=(),
     )
 
@@ -228,7 +214,7 @@ def _wrong(x: Problem, nodes: Array) -> Array:
     return (jnp.sum(~is_step) + ends).astype(jnp.float32)
 
 
-def corrupt(key: Array, x: Problem, y: Array, *, most: float) -> Array:
+def corrupt(key: Array, x: Problem, y: Array, *, most: float = 0.5) -> Array:
     """y with other nodes at a share of its times, uniform in [0, most]: [steps, n].
 
     Always wrong: a path that happens to be as short is put off its goal. The first row

@@ -26,7 +26,6 @@ INFERENCE = Inference(num_levels=4, num_steps=2, noise=True)
 def make_sudoku(
     data: Mapping[str, Mapping[str, Array]],
     *,
-    wrong_share: float = 0.5,
     inference: Annotated[Inference, Part(Inference, "eval")] = INFERENCE,
 ) -> Task:
     """Makes the task.
@@ -34,7 +33,6 @@ def make_sudoku(
     Args:
       data: "train" and each of SPLITS -> {"puzzle", "solution"}, int8 [N, 9, 9]
         digits, 0 in a puzzle where unknown.
-      wrong_share: a corrupted answer has up to this share of its unknown cells wrong.
       inference: how answers are found.
 
     Raises:
@@ -50,9 +48,6 @@ def make_sudoku(
     def source(rows: Mapping[str, Array]) -> Source:
         return Source(draw, box_of, rows, len(rows["puzzle"]), at)
 
-    def corrupted(key: Array, x: Array, y: Array) -> Array:
-        return corrupt(key, x, y, most=wrong_share)
-
     return Task(
         train=source(data["train"]),
         splits={name: source(data[name]) for name in SPLITS},
@@ -63,7 +58,7 @@ def make_sudoku(
         primary="val/boards",
         inference=inference,
         residual=broken_rules,
-        corrupt=corrupted,
+        corrupt=corrupt,
         round=lambda y: encode(decode(y)),
         assume=assume,
         solvers={"singles": solve_singles},
@@ -157,7 +152,7 @@ def cells_right(x: Array, truth: Array, answer: Array) -> Array:
     return jnp.where(count > 0, jnp.sum(right) / jnp.maximum(count, 1), 1.0)
 
 
-def corrupt(key: Array, x: Array, y: Array, *, most: float) -> Array:
+def corrupt(key: Array, x: Array, y: Array, *, most: float = 0.5) -> Array:
     """y with other digits in a share of its unknown cells, uniform in [0, most].
 
     At least one cell is wrong and no given is: a puzzle of one solution has no other
