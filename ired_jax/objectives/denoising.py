@@ -11,7 +11,7 @@ from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
 from ired_jax.negatives.base import BoxFn, box_of, still
 from ired_jax.objectives import paths
-from ired_jax.objectives.base import Context, Metrics, Objective
+from ired_jax.objectives.base import Context, Objective
 from ired_jax.types import Array, Energy, Example, Params, Tree
 
 METRICS = {
@@ -55,52 +55,34 @@ def make_denoising(
     weight = None
     if max_weight:
         weight = jnp.minimum((schedule.s / schedule.a) ** 2, max_weight)
-    draw = partial(_rows, schedule, loss_energy, box, block_rows, own_share)
-    loss = partial(_loss, schedule, loss_energy, box, weight)
-    return Objective(draw, loss, roots=("grad_norm_pos", "pred_norm"), metrics=METRICS)
+    by_gradient = partial(paths.by_gradient, schedule, loss_energy, box)
 
+    def prepare(context: Context, memory: Tree, batch: Example):
+        """{x, y0, t, eps}, the noise that leads from the truth to where a row is."""
+        denoise = partial(by_gradient, context.params.energy)
+        own = schedule, denoise, box, block_rows, own_share
+        t, eps, y = paths.draw(*own, context, batch)
+        if own_share:
+            eps = jax.vmap(partial(diffusion.predict_noise, schedule))(y, t, batch.y)
+            eps = still(box, batch.x, eps)
+        return {"x": batch.x, "y0": batch.y, "t": t, "eps": eps}, memory, {}
 
-def _rows(
-    schedule: Schedule,
-    energy: Energy,
-    box: BoxFn,
-    block_rows: int | None,
-    own_share: float,
-    context: Context,
-    memory: Tree,
-    batch: Example,
-) -> tuple[Tree, Tree, Metrics]:
-    """{x, y0, t, eps}, the noise that leads from the truth to where a row is."""
-    denoise = partial(paths.by_gradient, schedule, energy, box, context.params.energy)
-    own = schedule, denoise, box, block_rows, own_share
-    t, eps, y = paths.draw(*own, context, batch)
-    if own_share:
-        eps = jax.vmap(partial(diffusion.predict_noise, schedule))(y, t, batch.y)
-        eps = still(box, batch.x, eps)
-    return {"x": batch.x, "y0": batch.y, "t": t, "eps": eps}, memory, {}
+    def loss(params: Params, own: Params, rows: Tree, context: Context):
+        """The mean over rows, each by the weight [T] of its level if there are any."""
+        del own, context
 
+        def one(x, y0, t, eps):
+            given = params, x, y0, t, eps
+            return row_figures(schedule, loss_energy, box_of(box, x), *given)
 
-def _loss(
-    schedule: Schedule,
-    energy: Energy,
-    box: BoxFn,
-    weight: Array | None,
-    params: Params,
-    own: Params,
-    rows: Tree,
-    context: Context,
-) -> tuple[Array, Metrics]:
-    """The mean over rows, each by the weight [T] of its level if there are any."""
-    del own, context
+        figures = jax.vmap(one)(rows["x"], rows["y0"], rows["t"], rows["eps"])
+        metrics = dict(zip(METRICS, map(jnp.mean, figures), strict=True))
+        if weight is None:
+            return metrics["train/denoise_mse"], metrics
+        return jnp.mean(weight[rows["t"]] * figures[0]), metrics
 
-    def one(x, y0, t, eps):
-        return row_figures(schedule, energy, box_of(box, x), params, x, y0, t, eps)
-
-    figures = jax.vmap(one)(rows["x"], rows["y0"], rows["t"], rows["eps"])
-    metrics = dict(zip(METRICS, map(jnp.mean, figures), strict=True))
-    if weight is None:
-        return metrics["train/denoise_mse"], metrics
-    return jnp.mean(weight[rows["t"]] * figures[0]), metrics
+    roots = ("grad_norm_pos", "pred_norm")
+    return Objective(prepare, loss, roots=roots, metrics=METRICS)
 
 
 def row_figures(schedule, energy, box, params, x, y0, t, eps) -> tuple[Array, ...]:

@@ -78,9 +78,7 @@ def own_path(
 
     def noised(y0: Tree, level: Array) -> Tree:
         eps = trees.normal(jax.random.fold_in(key, level), like)
-        eps = boxes.still(bounds, eps)
-        a, s = schedule.a[level], schedule.s[level]
-        return jax.tree.map(lambda y0, eps: a * y0 + s * eps, y0, eps)
+        return diffusion.q_sample(schedule, y0, level, boxes.still(bounds, eps))
 
     def step(y: Tree, level: Array):
         below = noised(denoise(x, y, level), level - 1)

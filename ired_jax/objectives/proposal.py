@@ -22,7 +22,7 @@ from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
 from ired_jax.negatives.base import BoxFn, box_of
 from ired_jax.objectives import paths
-from ired_jax.objectives.base import Context, Metrics, Objective
+from ired_jax.objectives.base import Context, Objective
 from ired_jax.types import Array, Energy, Example, Params, PartError, Tree, told
 
 SMALLEST = 1e-6  # of a probability: below it a wrong answer is wrong enough
@@ -108,73 +108,59 @@ def make_proposal(
     paths.refuse_without_noise(schedule, "proposal", own_share)
     if loss_energy.propose is None:
         raise ValueError("objectives: 'proposal' needs an energy with a network inside")
-    draw = partial(
-        _rows, schedule, loss_energy, box, block_rows, own_share, noise_share, parts
-    )
-    loss = partial(_loss, loss_energy, box, ERRORS[error], weight)
-    return Objective(draw, loss, metrics=METRICS)
+
+    def prepare(context: Context, memory: Tree, batch: Example):
+        """{x, y0, y, t}: the first rows on the own path, the last ones of noise alone.
+
+        The first and the last of each part of the batch.
+        """
+        denoise = partial(paths.by_proposal, loss_energy, context.params.energy)
+        own = schedule, denoise, box, block_rows, own_share
+        t, eps, y = paths.draw(*own, context, batch, parts)
+        count, last = len(t), schedule.num_levels - 1
+        of_part = count // parts
+        noise = round(noise_share * of_part)
+        if noise:
+            place = jnp.arange(count)
+            place = place if parts == 1 else place % of_part  # of one: the same bits
+            is_noise = place >= of_part - noise
+            t = jnp.where(is_noise, last, t)
+            pure = jax.vmap(partial(_noise_alone, schedule, box))(batch.x, batch.y, eps)
+            y = trees.where(is_noise, pure, y)
+        return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
+
+    def loss(params: Params, own: Params, rows: Tree, context: Context):
+        """The mean over rows and rounds, and that of the last and of the first one."""
+        del own, context
+        one = partial(_errors, loss_energy, box, ERRORS[error], params)
+        row = [rows[name] for name in ("x", "y0", "y", "t")]
+        value, *figures = map(jnp.mean, jax.vmap(one)(*row))
+        return weight * value, dict(zip(METRICS, figures, strict=True))
+
+    return Objective(prepare, loss, metrics=METRICS)
 
 
-def _rows(
-    schedule: Schedule,
+def _errors(
     energy: Energy,
     box: BoxFn,
-    block_rows: int | None,
-    own_share: float,
-    noise_share: float,
-    parts: int,
-    context: Context,
-    memory: Tree,
-    batch: Example,
-) -> tuple[Tree, Tree, Metrics]:
-    """{x, y0, y, t}: the first rows on the own path, the last ones of noise alone.
-
-    The first and the last of each part of the batch.
-    """
-    denoise = partial(paths.by_proposal, energy, context.params.energy)
-    own = schedule, denoise, box, block_rows, own_share
-    t, eps, y = paths.draw(*own, context, batch, parts)
-    count, last = len(t), schedule.num_levels - 1
-    of_part = count // parts
-    noise = round(noise_share * of_part)
-    if noise:
-        place = jnp.arange(count)
-        place = place if parts == 1 else place % of_part  # of one: the same bits
-        is_noise = place >= of_part - noise
-        t = jnp.where(is_noise, last, t)
-        pure = jax.vmap(partial(_noise_alone, schedule, box))(batch.x, batch.y, eps)
-        y = trees.where(is_noise, pure, y)
-    return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
-
-
-def _loss(
-    energy: Energy,
-    box: BoxFn,
-    of_answer: Callable,
-    weight: float,
+    error: Callable,
     params: Params,
-    own: Params,
-    rows: Tree,
-    context: Context,
-) -> tuple[Array, Metrics]:
-    """The mean over rows and rounds, and that of the last and of the first round."""
-    del own, context
-
-    def one(x, y0, y, t):
-        answers = energy.propose(params, x, y, t)
-        of_round = jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], answers)
-        if of_round != jax.tree.map(jnp.shape, y0):
-            raise PartError(
-                f"energy: propose gives {told(answers)} for one example, must give the"
-                f" answers of all rounds, [rounds, ..] of y, {told(y0)}"
-            )
-        error = partial(of_answer, box_of(box, x), truth=y0)
-        errors = jax.vmap(lambda answer: error(answer=answer))(answers)
-        return jnp.mean(errors), errors[-1], errors[0]
-
-    parts = [rows[name] for name in ("x", "y0", "y", "t")]
-    value, *figures = map(jnp.mean, jax.vmap(one)(*parts))
-    return weight * value, dict(zip(METRICS, figures, strict=True))
+    x: Tree,
+    y0: Tree,
+    y: Tree,
+    t: Array,
+) -> tuple[Array, Array, Array]:
+    """Of one row: the mean over rounds, and the last and the first of them."""
+    answers = energy.propose(params, x, y, t)  # type: ignore[misc]
+    of_round = jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], answers)
+    if of_round != jax.tree.map(jnp.shape, y0):
+        raise PartError(
+            f"energy: propose gives {told(answers)} for one example, must give the"
+            f" answers of all rounds, [rounds, ..] of y, {told(y0)}"
+        )
+    bounds = box_of(box, x)
+    errors = jax.vmap(lambda answer: error(bounds, answer, y0))(answers)
+    return jnp.mean(errors), errors[-1], errors[0]
 
 
 def _noise_alone(schedule: Schedule, box: BoxFn, x: Tree, y0: Tree, eps: Tree) -> Tree:

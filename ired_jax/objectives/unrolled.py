@@ -22,7 +22,7 @@ from ired_jax.diffusion import Schedule
 from ired_jax.fields import Field
 from ired_jax.negatives.base import BoxFn, box_of
 from ired_jax.objectives import paths
-from ired_jax.objectives.base import Context, Metrics, Objective
+from ired_jax.objectives.base import Context, Objective
 from ired_jax.types import Array, Energy, Example, Params, Tree
 
 METRICS = {
@@ -54,37 +54,25 @@ def make_unrolled(
       ValueError: own rows on a schedule without noise.
     """
     paths.refuse_without_noise(schedule, "unrolled", own_share)
-    draw = partial(_rows, schedule, loss_energy, box, block_rows, own_share)
+    by_gradient = partial(paths.by_gradient, schedule, loss_energy, box)
     weight = jnp.minimum(schedule.a**-2, max_weight)
     one = partial(_descent, schedule, loss_energy, box, weight, steps, step_size)
 
-    def loss(
-        params: Params, own: Params, rows: Tree, context: Context
-    ) -> tuple[Array, Metrics]:
+    def prepare(context: Context, memory: Tree, batch: Example):
+        """{x, y0, y, t}: where the descent of each row begins."""
+        denoise = partial(by_gradient, context.params.energy)
+        own = schedule, denoise, box, block_rows, own_share
+        t, _, y = paths.draw(*own, context, batch)
+        return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
+
+    def loss(params: Params, own: Params, rows: Tree, context: Context):
         del own, context
         parts = [rows[name] for name in ("x", "y0", "y", "t")]
         errors = jnp.mean(jax.vmap(partial(one, params))(*parts), axis=0)
         metrics = dict(zip(METRICS, (errors[0], errors[-1]), strict=True))
         return jnp.mean(errors), metrics
 
-    return Objective(draw, loss, metrics=METRICS)
-
-
-def _rows(
-    schedule: Schedule,
-    energy: Energy,
-    box: BoxFn,
-    block_rows: int | None,
-    own_share: float,
-    context: Context,
-    memory: Tree,
-    batch: Example,
-) -> tuple[Tree, Tree, Metrics]:
-    """{x, y0, y, t}: where the descent of each row begins."""
-    denoise = partial(paths.by_gradient, schedule, energy, box, context.params.energy)
-    own = schedule, denoise, box, block_rows, own_share
-    t, _, y = paths.draw(*own, context, batch)
-    return {"x": batch.x, "y0": batch.y, "y": y, "t": t}, memory, {}
+    return Objective(prepare, loss, metrics=METRICS)
 
 
 def _descent(
