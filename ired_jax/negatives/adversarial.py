@@ -18,7 +18,6 @@ from ired_jax.negatives.base import (
     Units,
     assert_rows,
     box_of,
-    noise_range,
     noised_start,
     renoise,
 )
@@ -67,6 +66,5 @@ def make_adversarial(
         info = ChainInfo(info.acceptance, moved, jnp.zeros_like(moved))
         return renoise(schedule, box, rows, y), info
 
-    scale = noise_range(noise_scale, noise_scale_end)
-    start = noised_start(schedule, box, scale)
+    start = noised_start(schedule, box, noise_scale, noise_scale_end)
     return Strategy(start, refine, chains, step_size=step_at)

@@ -140,26 +140,24 @@ def keep(key, landscape, rows, y, progress):
     return y, ChainInfo(acceptance=1 + none, displacement=none, clipped=none)
 
 
-def noise_range(noise_scale: float, noise_scale_end: float) -> tuple[float, float]:
-    """First and last noise scale of a run.
+def noised_start(
+    schedule: Schedule, box: BoxFn, noise_scale: float, noise_scale_end: float
+) -> StartFn:
+    """a_t y_0 + scale s_t eps', the scale going from the first to the last of a run.
 
     Raises:
-      ValueError: an end between -1 and 0.
+      ValueError: an end between -1, for unchanged, and 0.
     """
     if -1 < noise_scale_end < 0:
         raise ValueError(
             f"negatives.noise_scale_end={noise_scale_end}: must be at least 0, or -1"
             " for unchanged"
         )
-    return noise_scale, noise_scale if noise_scale_end < 0 else noise_scale_end
-
-
-def noised_start(schedule: Schedule, box: BoxFn, scale: tuple[float, float]) -> StartFn:
-    """a_t y_0 + scale s_t eps', the scale going from scale[0] to scale[1]."""
+    first, last = noise_scale, noise_scale if noise_scale_end < 0 else noise_scale_end
 
     def start(key, rows, progress):
         assert_rows(rows, rows["y0"])
-        factor = scale[0] + (scale[1] - scale[0]) * progress
+        factor = first + (last - first) * progress
         noise = trees.normal(key, rows["y0"])
         noise = jax.tree.map(lambda leaf: factor * leaf, noise)
         return q_sample(schedule, rows["y0"], rows["t"], still(box, rows["x"], noise))

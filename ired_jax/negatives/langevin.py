@@ -19,7 +19,6 @@ from ired_jax.negatives.base import (
     Units,
     assert_rows,
     box_of,
-    noise_range,
     noised_start,
 )
 from ired_jax.samplers import langevin
@@ -124,7 +123,7 @@ def make_langevin(
             acceptance = jnp.maximum(1 - rejected, 0.0)
         return y, ChainInfo(acceptance, info.displacement, info.clipped)
 
-    start = noised_start(schedule, box, noise_range(noise_scale, noise_scale_end))
+    start = noised_start(schedule, box, noise_scale, noise_scale_end)
     return Strategy(start, refine, chains, goes_on=True, step_size=step_at)
 
 

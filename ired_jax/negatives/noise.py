@@ -7,7 +7,6 @@ from ired_jax.negatives.base import (
     NoiseScaleEnd,
     Strategy,
     keep,
-    noise_range,
     noised_start,
     renoise,
 )
@@ -26,5 +25,5 @@ def make_noise(
         y, info = keep(key, landscape, rows, y, progress)
         return renoise(schedule, box, rows, y), info
 
-    scale = noise_range(noise_scale, noise_scale_end)
-    return Strategy(noised_start(schedule, box, scale), refine)
+    start = noised_start(schedule, box, noise_scale, noise_scale_end)
+    return Strategy(start, refine)
