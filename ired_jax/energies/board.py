@@ -25,7 +25,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
-from ired_jax.energies.modules import Dense, Module, matmul_precision
+from ired_jax.energies.modules import Dense, Module, matmul_precision, refuse_below_one
 from ired_jax.fields import Field, Part, of_depth, of_size
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -214,10 +214,7 @@ def make_board(
     Raises:
       ValueError: a size below 1.
     """
-    if min(channels, layers, rounds) < 1:
-        raise ValueError(
-            f"channels={channels}, layers={layers}, rounds={rounds}: at least 1 each"
-        )
+    refuse_below_one(channels=channels, layers=layers, rounds=rounds)
     network = Board(channels, layers, schedule.num_levels, steady)
 
     def inputs(x: Array, y: Array) -> list[Array]:

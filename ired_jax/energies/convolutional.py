@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.mlp import linear, sinusoid, uniform_fan_in
-from ired_jax.energies.modules import Module
+from ired_jax.energies.modules import Module, refuse_below_one
 from ired_jax.fields import of_depth, of_size
 from ired_jax.types import Array, Energy, Params
 
@@ -94,8 +94,7 @@ def make_convolutional(
     Raises:
       ValueError: a size below 1.
     """
-    if min(channels, blocks) < 1:
-        raise ValueError(f"channels={channels}, blocks={blocks}: at least 1 each")
+    refuse_below_one(channels=channels, blocks=blocks)
     network = Convolutional(channels, blocks)
 
     def init(key: Array) -> Params:

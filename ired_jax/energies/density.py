@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ired_jax.energies.modules import Dense, Module
+from ired_jax.energies.modules import Dense, Module, refuse_below_one
 from ired_jax.fields import of_depth, of_size
 from ired_jax.types import Array, Energy, Params, Tree
 
@@ -42,10 +42,7 @@ def make_density(
     Raises:
       ValueError: a size below 1.
     """
-    if min(y_size, width, layers) < 1:
-        raise ValueError(
-            f"y_size={y_size}, width={width}, layers={layers}: at least 1 each"
-        )
+    refuse_below_one(y_size=y_size, width=width, layers=layers)
     network = Landscape(width, layers)
 
     def init(key: Array) -> Params:

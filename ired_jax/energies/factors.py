@@ -30,6 +30,7 @@ import jax.numpy as jnp
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, around
+from ired_jax.energies.modules import refuse_below_one
 from ired_jax.fields import Field, Part
 from ired_jax.types import Array, Box, Energy, Params
 
@@ -52,8 +53,7 @@ def make_factors(
     Raises:
       ValueError: a size below 1.
     """
-    if min(factors, starts) < 1:
-        raise ValueError(f"factors={factors}, starts={starts}: at least 1 each")
+    refuse_below_one(factors=factors, starts=starts)
 
     def init(key: Array) -> Params:
         shifts = 0.1 * jax.random.normal(key, (len(START),))

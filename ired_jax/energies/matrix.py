@@ -36,7 +36,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.tree_util import Partial
 
-from ired_jax.energies.modules import Dense, Module
+from ired_jax.energies.mlp import sinusoid
+from ired_jax.energies.modules import Dense, Module, refuse_below_one
 from ired_jax.energies.products import (
     AnswerLayer,
     AnswerMixes,
@@ -49,7 +50,6 @@ from ired_jax.types import Array, Energy, EnergyFn, Params
 
 REACHES = ("products", "direct")
 LEVEL_WIDTH = 32
-MAX_PERIOD = 1e4
 GAIN_SCALE = 0.02
 
 
@@ -79,10 +79,7 @@ class LevelGains(Module):
 
     @nn.compact
     def __call__(self, t: Array) -> Array:
-        half = LEVEL_WIDTH // 2
-        frequencies = jnp.exp(-jnp.arange(half) * (jnp.log(MAX_PERIOD) / (half - 1)))
-        phase = t.astype(jnp.float32) * frequencies
-        h = Dense(LEVEL_WIDTH)(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)]))
+        h = Dense(LEVEL_WIDTH)(sinusoid(t, LEVEL_WIDTH))
         init = nn.initializers.normal(GAIN_SCALE)
         return 1.0 + Dense(self.features, kernel_init=init)(nn.swish(h))
 
@@ -192,11 +189,7 @@ def make_matrix(
     Raises:
       ValueError: a size that is not positive, or an unknown reach.
     """
-    if min(channels, layers, outputs) < 1:
-        raise ValueError(
-            f"channels={channels}, layers={layers}, outputs={outputs}: "
-            "all must be at least 1"
-        )
+    refuse_below_one(channels=channels, layers=layers, outputs=outputs)
     if answer_layers < 0:
         raise ValueError(f"answer_layers={answer_layers}: must be at least 0")
     if reach not in REACHES:

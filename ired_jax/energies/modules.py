@@ -2,7 +2,8 @@
 
 To compare the shape of each parameter with that of its initial value, Flax traces the
 initializer again whenever a network is applied: a sixth of the time that it takes to
-trace one. Zeros of the same shape say the same. And what derivatives by hand need.
+trace one. Zeros of the same shape say the same. And what makers and derivatives by
+hand need.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,13 @@ class Module(nn.Module):
 
 class Dense(Module, nn.Dense):
     """Flax's own."""
+
+
+def refuse_below_one(**sizes: int) -> None:
+    """Raises ValueError, which names all of them, unless each is at least 1."""
+    if min(sizes.values()) < 1:
+        named = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        raise ValueError(f"{named}: at least 1 each")
 
 
 def matmul_precision() -> str | None:

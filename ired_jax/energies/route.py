@@ -27,7 +27,7 @@ from flax import linen as nn
 
 from ired_jax.diffusion import Schedule
 from ired_jax.energies.aimed import Answering, Levels, around, first_state, in_rounds
-from ired_jax.energies.modules import Dense, Module
+from ired_jax.energies.modules import Dense, Module, refuse_below_one
 from ired_jax.fields import Field, Part, of_depth, of_size
 from ired_jax.types import Array, Box, Energy, Example, Params, Tree
 
@@ -140,10 +140,7 @@ def make_route(
     Raises:
       ValueError: a size below 1.
     """
-    if min(channels, layers, rounds) < 1:
-        raise ValueError(
-            f"channels={channels}, layers={layers}, rounds={rounds}: at least 1 each"
-        )
+    refuse_below_one(channels=channels, layers=layers, rounds=rounds)
     network = Route(channels, layers, schedule.num_levels)
 
     def inputs(x: Tree, y: Array) -> tuple[Array, Array, Array]:
