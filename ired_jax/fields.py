@@ -169,13 +169,10 @@ def check(name: str, value: Any, kind: Any, field: Field) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}={value!r}: must be finite")
     if not all(holds(value, limit) for holds, limit in _limits(field).values()):
-        allowed = " and ".join(
-            f"{k} {limit}" for k, (_, limit) in _limits(field).items()
-        )
+        allowed = limits_text(field._replace(one_of=()))
         raise ValueError(f"{name}={value!r}: must be {allowed}")
     if field.one_of and value not in field.one_of:
-        allowed = ", ".join(map(str, field.one_of))
-        raise ValueError(f"{name}={value!r}: allowed are {allowed}")
+        raise ValueError(f"{name}={value!r}: allowed are {limits_text(field)}")
     return value
 
 

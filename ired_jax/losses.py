@@ -132,8 +132,7 @@ def ramp(progress: Array, share: float) -> Array:
 
 def warmup(step: Array, *, maximum: float, num_steps: int) -> Array:
     """maximum min(1, step / num_steps); the maximum at once if num_steps is 0."""
-    ramp = step / num_steps if num_steps else jnp.ones(())
-    return maximum * jnp.minimum(1.0, ramp)
+    return maximum * ramp(step, num_steps)
 
 
 def level_range(num_levels: int, low: float, high: float) -> tuple[int, int]:
