@@ -78,14 +78,14 @@ def vmap(fn: Callable, block_rows: int | None = None) -> Callable:
             return each(*rest)
         out = jax.lax.map(lambda block: each(*block), blocks)
         out = in_one(out)
-        return out if rest is None else _joined(out, each(*rest))
+        return out if rest is None else joined(out, each(*rest))
 
     def over_devices(*rows):
         shared, rest = _share_out(rows)
         if shared is None:
             return over_rows(*rest)
         out = _on_each_device(over_rows, OF_DEVICE, OF_DEVICE)(*shared)
-        return out if rest is None else _joined(out, over_rows(*rest))
+        return out if rest is None else joined(out, over_rows(*rest))
 
     return over_devices
 
@@ -219,7 +219,8 @@ def _on_each_device(fn: Callable, in_specs, out_specs) -> Callable:
     return jax.shard_map(fn, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def _joined(*parts):
+def joined(*parts: Tree) -> Tree:
+    """Rows of several parts, one after the other."""
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 

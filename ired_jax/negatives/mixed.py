@@ -3,8 +3,8 @@
 from typing import Annotated
 
 import jax
-import jax.numpy as jnp
 
+from ired_jax import blocks
 from ired_jax.fields import Field, Part
 from ired_jax.negatives.adversarial import make_adversarial
 from ired_jax.negatives.base import Strategy
@@ -35,20 +35,16 @@ def make_mixed(
         # One key for both would give their rows the same noise.
         return zip((first, second), jax.random.split(key), split(rows), strict=True)
 
-    def join(parts):
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
     def start(key, rows, progress):
         parts = halves(key, dict(rows))
-        return join([s.start(key, part, progress) for s, key, part in parts])
+        return blocks.joined(*(s.start(key, part, progress) for s, key, part in parts))
 
     def refine(key, landscape, rows, y, progress):
         parts = halves(key, {**rows, "y": y})
-        return join(
-            [
-                s.refine(key, landscape, part, part["y"], progress)
-                for s, key, part in parts
-            ]
+        refined = (
+            s.refine(key, landscape, part, part["y"], progress)
+            for s, key, part in parts
         )
+        return blocks.joined(*refined)
 
     return Strategy(start, refine, second.precision)
