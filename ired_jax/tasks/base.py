@@ -45,7 +45,7 @@ class Source(NamedTuple):
 
 
 def fresh(
-    draw: Callable[[Array], Example], box: Callable[[Tree], Box] | None = None
+    draw: Callable[[Array], Example], box: Callable[[Tree], Box] | None
 ) -> Source:
     """Draws key -> Example without end, which need no data."""
     return Source(lambda data, key: draw(key), box)
