@@ -9,7 +9,6 @@ from experiments.build import build
 from ired_jax import blocks
 from ired_jax.energies.matrix import make_matrix
 from ired_jax.energies.mlp import make_mlp
-from ired_jax.types import Example
 from tests import plain, tiny, toys
 from tests.mutants import Mutant, one
 
@@ -146,11 +145,6 @@ def test_a_chain_holds_one_block():
     assert chain_temporaries(64) < 0.3 * chain_temporaries(None)
 
 
-def example_of(size):
-    vector = jax.ShapeDtypeStruct((size,), jnp.float32)
-    return Example(vector, vector)
-
-
 @pytest.mark.parametrize(
     "energy, size, floats",
     [
@@ -162,12 +156,12 @@ def example_of(size):
     ],
 )
 def test_a_block_fills_the_cache_with_its_largest_array(energy, size, floats):
-    rows = blocks.rows_that_fit(energy, example_of(size))
+    rows = blocks.rows_that_fit(energy, toys.example_of(size))
     assert blocks.CACHE_BYTES / 2 < rows * 4 * floats <= blocks.CACHE_BYTES
 
 
 def test_a_row_larger_than_the_cache_is_a_block():
-    assert blocks.rows_that_fit(make_matrix(), example_of(40_000)) == 1
+    assert blocks.rows_that_fit(make_matrix(), toys.example_of(40_000)) == 1
 
 
 def test_a_run_asks_how_many_rows_fit():

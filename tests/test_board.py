@@ -24,9 +24,7 @@ def _energy():
     energy = board.make_board(
         schedule, sudoku.box_of, channels=6, layers=2, rounds=2, answering=how
     )
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(energy.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
+    params = toys.drawn_params(energy)
     # A sharp answer: what it follows from is then seen in the energy.
     params["head"]["kernel"] *= 20
     return schedule, energy, params
@@ -34,9 +32,7 @@ def _energy():
 
 @functools.cache
 def _apply_and_propose():
-    _, energy, _ = _energy()
-    both = toys.jit(lambda *point: (energy(*point), energy.propose(*point)))
-    return lambda *point: jax.tree.map(np.asarray, both(*point))
+    return toys.value_and_proposal(_energy()[1])
 
 
 def _point(seed=0):

@@ -33,11 +33,6 @@ ROWS = 1434
 FILTER = ResidualFilter("running_quantile")
 
 
-def example_of(size):
-    vector = jax.ShapeDtypeStruct((size,), jnp.float32)
-    return Example(vector, vector)
-
-
 def source_of(size):
     return Source(partial(toys.draw, size=size), toys.box)
 
@@ -68,7 +63,7 @@ def step_and_state(contrast, optimizer, size, batch_size):
         energy=contrast.energy,
         objectives=terms,
         optimizer=optimizer,
-        example=example_of(size),
+        example=toys.example_of(size),
     )
     state = jax.eval_shape(lambda: init(jax.random.key(0)))
     return lambda state: step(state, ()), state

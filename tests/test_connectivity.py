@@ -151,17 +151,12 @@ def _energy(rounds=3):
     schedule = diffusion.make_schedule("cosine", 4)
     box = connectivity.box_of
     energy = closure.make_closure(schedule, box, channels=5, layers=2, rounds=rounds)
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(energy.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
-    return schedule, energy, params
+    return schedule, energy, toys.drawn_params(energy)
 
 
 @functools.cache
 def _apply_and_propose():
-    _, energy, _ = _energy()
-    both = toys.jit(lambda *point: (energy(*point), energy.propose(*point)))
-    return lambda *point: jax.tree.map(np.asarray, both(*point))
+    return toys.value_and_proposal(_energy()[1])
 
 
 def _point(n=5, seed=1):

@@ -307,15 +307,6 @@ FREE, KNOWN, GIVEN = [0, 2, 4], [1, 3], np.array([0.5, -1.25])
 LOW, HIGH = np.array([-1.0, -0.2, -2.0]), np.array([0.3, 0.4, -0.1])
 
 
-def _tree(y):
-    """[5] -> a grid of three and a pair, with known elements in both."""
-    return {"grid": y[:3].reshape(3, 1), "pair": y[3:]}
-
-
-def _flat(tree):
-    return jnp.concatenate([tree["grid"].reshape(-1), tree["pair"]])
-
-
 def _full(free):
     y = np.zeros(5)
     y[FREE], y[KNOWN] = free, GIVEN
@@ -327,9 +318,9 @@ def _run_tree(starts, *, energy_fn=_waves, **options):
 
     def one(y):
         end, info = descent.minimize(
-            lambda tree: energy_fn(_flat(tree)), _tree(y), **options
+            lambda tree: energy_fn(toys.as_vector(tree)), toys.as_tree(y), **options
         )
-        return _flat(end), info
+        return toys.as_vector(end), info
 
     y, info = toys.jit(jax.vmap(one))(jnp.asarray(starts))
     return np.float64(y), jax.tree.map(np.float64, info)
@@ -338,7 +329,7 @@ def _run_tree(starts, *, energy_fn=_waves, **options):
 def _box(low=LOW, high=HIGH, dtype=jnp.float32):
     sides = np.zeros((2, 5))
     sides[0, FREE], sides[1, FREE], sides[:, KNOWN] = low, high, GIVEN
-    return Box(*(_tree(jnp.asarray(side, dtype)) for side in sides))
+    return Box(*(toys.as_tree(jnp.asarray(side, dtype)) for side in sides))
 
 
 def _wide_starts(num_rows=12):

@@ -407,9 +407,7 @@ def test_the_matrix_energy_is_the_same_in_every_order_of_rows_and_columns(
 def test_products_in_the_answer_and_nothing_else_make_a_second_minimum(layers):
     """At n = 1 and one output E is O^2, or (p O + q O^2)^2: quartic, two minima."""
     energy = matrix.make_matrix(channels=3, layers=1, outputs=1, answer_layers=layers)
-    rng = np.random.default_rng(5)
-    shapes = jax.eval_shape(energy.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
+    params = toys.drawn_params(energy, seed=5)
 
     def both(y):
         energy_fn = energy.bind(params, np.ones(1, np.float32), np.int32(4))

@@ -246,19 +246,10 @@ SHAPE = {
 }
 
 
-def _tree(y):
-    """[5] -> a grid of three and a pair, with known elements in both."""
-    return {"grid": y[:3].reshape(3, 1), "pair": y[3:]}
-
-
-def _flat(tree):
-    return jnp.concatenate([tree["grid"].reshape(-1), tree["pair"]])
-
-
 def _box(low=LOW, high=HIGH, dtype=jnp.float32):
     sides = np.zeros((2, 5))
     sides[0, FREE], sides[1, FREE], sides[:, KNOWN] = low, high, GIVEN
-    return Box(*(_tree(jnp.asarray(side, dtype)) for side in sides))
+    return Box(*(toys.as_tree(jnp.asarray(side, dtype)) for side in sides))
 
 
 def _solve_tree(start, energy_fn=_rugged, kind="cosine", **options):
@@ -268,14 +259,14 @@ def _solve_tree(start, energy_fn=_rugged, kind="cosine", **options):
 
     def one(key, y):
         y0, info = inference.solve_from(
-            _tree(y),
-            lambda tree, t: energy_fn(None, _flat(tree), t),
+            toys.as_tree(y),
+            lambda tree, t: energy_fn(None, toys.as_vector(tree), t),
             schedule,
             key=key,
             trace=True,
             **options,
         )
-        return _flat(y0), info, jax.vmap(_flat)(info.answers)
+        return toys.as_vector(y0), info, jax.vmap(toys.as_vector)(info.answers)
 
     y0, info, answers = toys.jit(jax.vmap(one))(keys, jnp.asarray(start))
     info = jax.tree.map(np.float64, info._replace(answers=None))
@@ -360,7 +351,10 @@ def test_beside_known_elements_it_is_the_loop_of_the_others(num_steps, noise):
         )
         fold = jax.vmap(jax.random.fold_in, (None, 0))
         keys = jax.vmap(fold, (0, None))(jax.random.split(KEY, 6), np.arange(T))
-        draw = lambda key: _flat(trees.normal(key, _tree(jnp.zeros(D))))  # noqa: E731
+
+        def draw(key):
+            return toys.as_vector(trees.normal(key, toys.as_tree(jnp.zeros(D))))
+
         drawn = np.array(toys.jit(jax.vmap(jax.vmap(draw)))(keys))
     given = np.broadcast_to(GIVEN, (6, T, 2))
     np.testing.assert_array_equal(answers[:, :, KNOWN], given)

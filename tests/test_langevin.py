@@ -658,31 +658,24 @@ OF_BOTH = PRECISION[np.ix_(FREE, KNOWN)]
 CONDITIONAL = CENTRE[FREE] - np.linalg.solve(OF_FREE, OF_BOTH @ (GIVEN - CENTRE[KNOWN]))
 
 
-def _tree(y):
-    """[5] -> a grid of three and a pair, with known elements in both."""
-    return {"grid": y[:3].reshape(3, 1), "pair": y[3:]}
-
-
-def _flat(tree):
-    return jnp.concatenate([tree["grid"].reshape(-1), tree["pair"]])
-
-
 def _coupled(tree):
-    offset = _flat(tree) - jnp.float32(CENTRE)
+    offset = toys.as_vector(tree) - jnp.float32(CENTRE)
     return 0.5 * offset @ jnp.float32(PRECISION) @ offset
 
 
 def _box(low=-np.inf, high=np.inf):
     sides = np.full((2, 5), [[low], [high]], np.float32)
     sides[:, KNOWN] = GIVEN
-    return Box(*map(_tree, sides))
+    return Box(*map(toys.as_tree, sides))
 
 
 @partial(toys.jit, static_argnames=("energy_fn", *STATIC))
 def _chains_of_trees(keys, y, options, *, energy_fn, **static):
     def chain(key, y):
-        tree, info = langevin.sample(key, energy_fn, _tree(y), **options, **static)
-        return _flat(tree), info
+        tree, info = langevin.sample(
+            key, energy_fn, toys.as_tree(y), **options, **static
+        )
+        return toys.as_vector(tree), info
 
     return jax.vmap(chain)(keys, y)
 
@@ -729,7 +722,7 @@ def test_without_noise_a_tree_moves_as_the_vector_of_its_elements(bounds):
     options = {"step_size": 0.2, "temperature": 0.0, "num_steps": 4}
     options |= {"grad_clip": 0.7, "bounds": bounds, "trace": True}
     y, info = _run_tree(start, **options)
-    flat, of_flat = _run(lambda y: _coupled(_tree(y)), start, **options)
+    flat, of_flat = _run(lambda y: _coupled(toys.as_tree(y)), start, **options)
     np.testing.assert_allclose(y, flat, rtol=1e-6, atol=1e-6)
     for found, expected in zip(info, of_flat, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -822,7 +815,7 @@ def test_known_elements_are_in_no_proposal_density(low, high):
 @pytest.mark.parametrize("num_steps", [0, 3])
 def test_a_known_element_stays_whatever_its_slope_and_start(adjusted, num_steps):
     def energy_fn(tree):  # not a number is the slope of known elements
-        y = _flat(tree)
+        y = toys.as_vector(tree)
         at_known = (y[np.array(KNOWN)] - np.float32(GIVEN)) ** 2
         return _coupled(tree) + jnp.sum(jnp.sqrt(at_known))
 

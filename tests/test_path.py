@@ -209,9 +209,7 @@ def _energy(rounds=2):
     task, schedule = path.make_path(), diffusion.make_schedule("cosine", 4)
     sizes = {"channels": 4, "layers": 2, "rounds": rounds}
     energy = route.make_route(task.example, schedule, task.train.box, **sizes)
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(energy.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
+    params = toys.drawn_params(energy)
     # A sharp answer shows what it follows from; sums over neighbours stay below 1.
     params["head"]["kernel"] *= 20
     for layer in ("stack_0", "stack_1"):
@@ -221,8 +219,7 @@ def _energy(rounds=2):
 
 @functools.cache
 def _apply_and_propose():
-    _, energy, _ = _energy()
-    return toys.jit(lambda *point: (energy(*point), energy.propose(*point)))
+    return toys.value_and_proposal(_energy()[1])
 
 
 def _point(split="val"):
@@ -241,7 +238,7 @@ def test_the_energy_is_the_same_in_every_order_of_the_nodes(split):
     graph = x.adjacency[order][:, order]
     moved = path.Problem(graph, new[x.start], new[x.goal])
     both = _apply_and_propose()
-    value, answer = map(np.asarray, both(params, x, y, t))
+    value, answer = both(params, x, y, t)
     same, found = both(params, moved, y[:, order], t)
     np.testing.assert_allclose(same, value, rtol=1e-4)
     np.testing.assert_allclose(found, answer[:, :, order], atol=1e-4)
@@ -276,7 +273,7 @@ def test_the_first_row_is_put_in_for_y_and_has_no_gradient():
     np.testing.assert_array_equal(grad[0], 0)
     assert np.all(grad[1:] != 0)
     other = np.concatenate([np.full_like(y[:1], 7), y[1:]])
-    value, proposed = map(np.asarray, _apply_and_propose()(params, x, y, t))
+    value, proposed = _apply_and_propose()(params, x, y, t)
     np.testing.assert_array_equal(_apply_and_propose()(params, x, other, t)[0], value)
     assert proposed.shape == (2, STEPS, 15)
     np.testing.assert_array_equal(np.argmax(proposed[:, 0], -1), x.start)

@@ -113,11 +113,7 @@ ENERGIES = (
 
 @pytest.mark.parametrize("energy", ENERGIES, ids=["mlp", "matrix"])
 def test_every_weight_matrix_of_an_energy_is_normalised(energy):
-    rng = np.random.default_rng(4)
-    params = jax.tree.map(
-        lambda leaf: np.float32(rng.normal(size=leaf.shape)),
-        jax.eval_shape(energy.init, jax.random.key(0)),
-    )
+    params = toys.drawn_params(energy, seed=4)
     after = toys.jit(partial(spectral.normalised, num_iterations=100))(params)
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(after), strict=True)
     for old, new in pairs:

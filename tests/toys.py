@@ -42,6 +42,16 @@ def in_box(source, x, y):
     return map(np.asarray, of_row(x, y))
 
 
+def as_tree(y):
+    """[5] -> a grid of three and a pair."""
+    return {"grid": y[:3].reshape(3, 1), "pair": y[3:]}
+
+
+def as_vector(tree):
+    """The inverse of `as_tree`."""
+    return jnp.concatenate([tree["grid"].reshape(-1), tree["pair"]])
+
+
 def schedule():
     return diffusion.make_schedule("cosine", T)
 
@@ -57,6 +67,25 @@ def draw(data, key, *, size=D):
     del data
     y0 = jax.random.uniform(key, (size,), minval=-1.0, maxval=1.0)
     return Example(y0, y0)
+
+
+def example_of(size):
+    """Shapes of one example."""
+    vector = jax.ShapeDtypeStruct((size,), jnp.float32)
+    return Example(vector, vector)
+
+
+def drawn_params(energy, seed=0):
+    """Parameters that NumPy draws, standard normal."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(energy.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.float32(rng.normal(size=leaf.shape)), shapes)
+
+
+def value_and_proposal(energy):
+    """point -> (E, the answers of all rounds), compiled, in NumPy."""
+    both = jit(lambda *point: (energy(*point), energy.propose(*point)))
+    return lambda *point: jax.tree.map(np.asarray, both(*point))
 
 
 def source():
