@@ -413,15 +413,33 @@ def test_device_time_and_cost_are_those_of_the_steps(tmp_path):
     assert seconds_of(rows) == 2 + 10
 
 
-def with_studies(folder: Path) -> Path:
-    """A run with the JSON of compute beside it, of an earlier step."""
-    run = write_run(folder, "run", {0: 1.0})
+def of_compute(**changes) -> dict:
+    """What compute says of one run."""
     value = {"mean": 0.5, "half": 0.1}
     steps = [
         {"steps": n, "value": value, "displacement": {"mean": 0.0}} for n in (1, 5)
     ]
     split = {"steps": steps, "restarts": [{"restarts": 1, "value": value}]}
-    of_run = {"metric": "err", "unit": "-", "step": 30, "splits": {"val": split}}
+    return {
+        "metric": "err",
+        "unit": "-",
+        "step": 40,
+        "splits": {"val": split},
+    } | changes
+
+
+def of_judge(**changes) -> dict:
+    """What judge says of one run."""
+    share = {"mean": 0.5, "stderr": 0.1, "count": 64}
+    best = [{"restarts": n, "first": share, "any": share} for n in (1, 2)]
+    split = {"best": best, "auroc": {"same x": share, "any x": share}}
+    of_run = {"metric": "err", "seeds": [0], "step": 40, "splits": {"val": split}}
+    return of_run | changes
+
+
+def with_studies(folder: Path) -> Path:
+    """A run with the JSON of compute beside it, of an earlier step."""
+    run, of_run = write_run(folder, "run", {0: 1.0}), of_compute(step=30)
     wrote = {"runs": {"run": of_run, "unknown": of_run}}
     (folder / "compute.json").write_text(json.dumps(wrote))
     return run
@@ -429,11 +447,7 @@ def with_studies(folder: Path) -> Path:
 
 def judged(folder: Path) -> Path:
     """The JSON of judge, of the same run."""
-    share = {"mean": 0.5, "stderr": 0.1, "count": 64}
-    best = [{"restarts": n, "first": share, "any": share} for n in (1, 2)]
-    split = {"best": best, "auroc": {"same x": share, "any x": share}}
-    of_run = {"metric": "err", "step": 40, "splits": {"val": split}}
-    (folder / "other.json").write_text(json.dumps({"runs": {"run": of_run}}))
+    (folder / "other.json").write_text(json.dumps({"runs": {"run": of_judge()}}))
     return folder / "other.json"
 
 

@@ -15,33 +15,9 @@ from experiments.score import verdict
 from experiments.score.scorer import Rows
 from tests.mutants import Mutant, one
 from tests.test_judge import ENERGY, RIGHT
-from tests.test_report import charts, grids, told, write_run
+from tests.test_report import charts, grids, of_compute, of_judge, told, write_run
 
 CONTENT, STUDIES = (f"experiments.reporting.{n}" for n in ("content", "studies"))
-
-
-def of_compute(**changes) -> dict:
-    """What compute says of one run."""
-    value = {"mean": 0.5, "half": 0.1}
-    steps = [
-        {"steps": n, "value": value, "displacement": {"mean": 0.0}} for n in (1, 5)
-    ]
-    split = {"steps": steps, "restarts": [{"restarts": 1, "value": value}]}
-    return {
-        "metric": "err",
-        "unit": "-",
-        "step": 40,
-        "splits": {"val": split},
-    } | changes
-
-
-def of_judge(**changes) -> dict:
-    """What judge says of one run."""
-    share = {"mean": 0.5, "stderr": 0.1, "count": 64}
-    best = [{"restarts": n, "first": share, "any": share} for n in (1, 2)]
-    split = {"best": best, "auroc": {"same x": share, "any x": share}}
-    of_run = {"metric": "err", "seeds": [0], "step": 40, "splits": {"val": split}}
-    return of_run | changes
 
 
 def without(of_run: dict, name: str) -> dict:
