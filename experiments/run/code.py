@@ -15,14 +15,14 @@ def pinned(root: Path = ROOT) -> str:
       UserError: files that are changed or not committed, which are named, or no commit.
     """
     # Said, since a person's own settings may leave new files out.
-    status = _git(root, "status", "--porcelain", "--untracked-files=normal")
+    status = git("status", "--porcelain", "--untracked-files=normal", root=root)
     files = [line[3:] for line in status.splitlines()]
     if files:
         more = f" and {len(files) - 5} more" if len(files) > 5 else ""
         raise UserError(
             f"not committed: {', '.join(files[:5])}{more} (or --allow_changes)"
         )
-    return _git(root, "rev-parse", "HEAD").strip()
+    return git("rev-parse", "HEAD", root=root).strip()
 
 
 def require(commit: str, root: Path = ROOT) -> None:
@@ -43,8 +43,8 @@ def refuse_as_changes(folder: Path, root: Path = ROOT) -> None:
       UserError: it is in the checkout, and git does not ignore what is in it.
     """
     file = str(folder.resolve() / "config.json")
-    git = ["git", "-C", str(root), "check-ignore", "--quiet", file]
-    done = subprocess.run(git, capture_output=True, timeout=60)
+    command = ["git", "-C", str(root), "check-ignore", "--quiet", file]
+    done = subprocess.run(command, capture_output=True, timeout=60)
     if done.returncode == 1:  # 0: ignored, 128: elsewhere
         raise UserError(
             f"{folder}: is in the checkout, where git takes results for changes of the"
@@ -52,7 +52,12 @@ def refuse_as_changes(folder: Path, root: Path = ROOT) -> None:
         )
 
 
-def _git(root: Path, *arguments: str) -> str:
+def git(*arguments: str, root: Path = ROOT) -> str:
+    """What a git command says of the code.
+
+    Raises:
+      UserError: there is no git, or it says that something is wrong.
+    """
     try:
         return subprocess.run(
             ["git", "-C", str(root), *arguments],

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import importlib.metadata
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from experiments.build import resolve
 from experiments.configuration import free_fields
 from experiments.errors import UserError
 from experiments.fields import flatten, nest
+from experiments.run import code
 from experiments.run.files import read_json, write_json
 from experiments.run.logs import say
 from experiments.schema import Values
@@ -186,18 +186,7 @@ def provenance() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of the code that runs, with `+` if it was changed since."""
-    root = Path(__file__).resolve().parents[2]
     try:
-        git = ["git", "-C", str(root), "describe", "--always", "--dirty=+"]
-        done = subprocess.run(git, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        return code.git("describe", "--always", "--dirty=+").strip() or None
+    except UserError:
         return None
-    return done.stdout.strip() or None
-
-
-def _update(config: ConfigDict, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            _update(config[name], value)
-        else:
-            config[name] = tuple(value) if isinstance(value, list) else value
