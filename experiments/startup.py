@@ -38,10 +38,21 @@ def startup_text(experiment: Experiment, config: ConfigDict) -> str:
     return "\n".join(_paragraph(name, text) for name, text in lines.items())
 
 
+def bytes_of(program: Any) -> tuple[int, int] | None:
+    """(all that a compiled dispatch holds at once, its arguments), if it is known."""
+    size = program.memory_analysis()
+    if size is None:
+        return None
+    # Donated arguments are counted among the results once more.
+    outside = size.argument_size_in_bytes + size.output_size_in_bytes
+    outside -= size.alias_size_in_bytes
+    return outside + size.temp_size_in_bytes, size.argument_size_in_bytes
+
+
 def memory_text(program: Any, begins: int | None = None) -> str:
     """What a compiled dispatch takes of the device, from a later step on if any."""
     text = "the device does not tell"
-    if size := _bytes(program):
+    if size := bytes_of(program):
         most, inside = size
         text = (
             f"{_size(most)} with activations, {_size(inside)} of them the state and"
@@ -68,17 +79,6 @@ def time_text(rows: Sequence[dict], num_steps: int) -> str:
 def _size(count: int) -> str:
     unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
     return f"{count / unit:.3g} {name}"
-
-
-def _bytes(program: Any) -> tuple[int, int] | None:
-    """(all that a compiled dispatch holds at once, its arguments), if it is known."""
-    size = program.memory_analysis()
-    if size is None:
-        return None
-    # Donated arguments are counted among the results once more.
-    outside = size.argument_size_in_bytes + size.output_size_in_bytes
-    outside -= size.alias_size_in_bytes
-    return outside + size.temp_size_in_bytes, size.argument_size_in_bytes
 
 
 def _pairs(values: fields.Values) -> str:

@@ -15,6 +15,7 @@ from experiments.build import Experiment, build, memory_bytes
 from experiments.errors import UserError
 from experiments.run.meter import duration
 from experiments.schema import Values
+from experiments.startup import bytes_of
 
 # Two programs that differ in real constants alone, as in a rate, cost the same.
 REALS = re.compile(r"dense<[^>]*>(?= : tensor<[^>]*(?:f32|f64|bf16)>)")
@@ -139,13 +140,7 @@ def _measured(experiment: Experiment, lowered: jax.stages.Lowered) -> tuple[int,
     One that needs more bytes than the device has is not run: it takes no time.
     """
     step = lowered.compile()
-    memory = step.memory_analysis()
-    nbytes = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
+    nbytes, _ = bytes_of(step)
     if nbytes > memory_bytes():
         return nbytes, 0.0
     data = jax.device_put(experiment.train_data)
