@@ -128,7 +128,7 @@ def table(maker: Maker) -> str:
         group, _, leaf = spec.name.rpartition(".")
         allowed, told = _told(spec)
         rows = groups.setdefault(group, {})
-        row = rows.setdefault((leaf, _shown(spec.default), told), ([], []))
+        row = rows.setdefault((leaf, written(spec.default), told), ([], []))
         row[0].append(allowed)
         row[1].append(spec.path[-1] if spec.path else None)
     lines = ["# Fields", "", "Of each: default, what is allowed, meaning, and with"]
@@ -277,11 +277,12 @@ def _where(places: list[tuple[str, Any]]) -> str:
     for name, value in dict.fromkeys(places):
         # A number leads to a part where it is not 0, whichever was tried.
         is_number = isinstance(value, int | float)
-        values.setdefault(name, []).append("not 0" if is_number else _shown(value))
+        values.setdefault(name, []).append("not 0" if is_number else written(value))
     return "; ".join(f"{name}: {' or '.join(v)}" for name, v in values.items())
 
 
-def _shown(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value as it is read back from a command line, to the last digit."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -1056,7 +1056,7 @@ MUTANTS = [
     ),
     mutant(
         "a value loses its last digits on the way to its run",
-        POINTS,
+        "experiments.fields",
         '",".join(map(str, value))',
         '",".join(f"{v:g}" for v in value)',
         test_the_command_of_a_point_is_read_back_to_the_same_fields,

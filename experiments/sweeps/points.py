@@ -121,7 +121,8 @@ def _point(name, point, sweep, folder, overrides, flags) -> Point:
     if presets := point.pop("presets", ""):
         config += ("," if ":" in config else ":") + presets
     seeds = {"train.num_seeds": sweep.seeds}
-    given = {k: _written(v) for k, v in {**seeds, **sweep.shared, **point}.items()}
+    given = {**seeds, **sweep.shared, **point}
+    given = {field: fields.written(value) for field, value in given.items()}
     texts = given | dict(overrides)
     try:
         values = configuration.overridden(configuration.load(config), texts)
@@ -139,8 +140,3 @@ def _point(name, point, sweep, folder, overrides, flags) -> Point:
             *flags,
         ],
     )
-
-
-def _written(value: Any) -> str:
-    """A value as it is read back, to the last digit."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
