@@ -58,13 +58,9 @@ def thresholds(
 
 
 def define(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
+    trained.define(values)
     flags.DEFINE_float("quantile", 0.5, "of the residuals", flag_values=values)
     flags.DEFINE_integer("num_examples", 2048, "held-out rows", 2, flag_values=values)
-    flags.DEFINE_enum(
-        "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
-    )
-    flags.mark_flag_as_required("workdir", flag_values=values)
 
 
 def main(argv: list[str]) -> None:

@@ -163,10 +163,7 @@ def summary(title: str, split: dict, sign: int = 1) -> str:
 
 def define(values: flags.FlagValues) -> None:
     default = Settings()
-    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
-    flags.DEFINE_enum(
-        "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
-    )
+    trained.define(values)
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
     flags.DEFINE_integer(
         "num_examples", default.num_examples, "x of each split", 2, flag_values=values
@@ -188,7 +185,6 @@ def define(values: flags.FlagValues) -> None:
         "default: <workdir>/diagnosis[-seed<n>].json",
         flag_values=values,
     )
-    flags.mark_flag_as_required("workdir", flag_values=values)
 
 
 def main(argv: list[str]) -> None:

@@ -27,10 +27,7 @@ READ = ("task", "eval")  # groups of another config; all others stay the run's
 
 def define(values: flags.FlagValues) -> None:
     cli.define_config(values, required=False)
-    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
-    flags.DEFINE_enum(
-        "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
-    )
+    trained.define(values)
     for name, least in (("batch_size", 1), ("num_examples", 2)):
         flags.DEFINE_integer(
             name, None, f"default: eval.{name}", least, flag_values=values
@@ -42,7 +39,6 @@ def define(values: flags.FlagValues) -> None:
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer("seed", None, "default: the first", flag_values=values)
-    flags.mark_flag_as_required("workdir", flag_values=values)
 
 
 def _refuse_ignored(argv: list[str], values: flags.FlagValues) -> None:

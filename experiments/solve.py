@@ -177,16 +177,13 @@ def _named(refused: Mapping[int, str]) -> str:
 
 
 def define(values: flags.FlagValues) -> None:
+    trained.define(values)
     for name, meaning in (
-        ("workdir", "run directory"),
         ("input", "file of inputs, as the task's view reads it"),
         ("output", "file of answers; figures, energy, steps go beside it as .csv"),
     ):
         flags.DEFINE_string(name, None, meaning, flag_values=values)
         flags.mark_flag_as_required(name, flag_values=values)
-    flags.DEFINE_enum(
-        "checkpoint", "last", trained.CHECKPOINTS, "which", flag_values=values
-    )
     flags.DEFINE_string(
         "picture", None, ".png of one answer, level by level", flag_values=values
     )

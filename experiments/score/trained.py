@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import devices, fields
@@ -25,6 +26,13 @@ class Trained(NamedTuple):
     params: Params  # of the energy
     step: int
     seed: int
+
+
+def define(values: flags.FlagValues) -> None:
+    """--workdir, of the run that a command reads, and --checkpoint."""
+    flags.DEFINE_string("workdir", None, "run directory", flag_values=values)
+    flags.mark_flag_as_required("workdir", flag_values=values)
+    flags.DEFINE_enum("checkpoint", "last", CHECKPOINTS, "which", flag_values=values)
 
 
 def load(
