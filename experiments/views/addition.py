@@ -1,6 +1,5 @@
 """Pairs of matrices in .npy files; their sums are written as .npy."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.run.files import write_bytes
-from experiments.views.arrays import in_float32, read_npy
+from experiments.views.arrays import in_float32, read_npy, write_npy
 
 WIDEST = 5.0  # of the harder set's box, 2 r: a sum beyond it is cut
 
@@ -54,10 +52,9 @@ def to_x(pair: np.ndarray) -> np.ndarray:
 
 def write(path: Path, answers: Sequence[np.ndarray]) -> None:
     """Sums [N, n^2] as .npy of [N, n, n]."""
-    answers, buffer = np.asarray(answers), io.BytesIO()
+    answers = np.asarray(answers)
     n = round(answers.shape[-1] ** 0.5)
-    np.save(buffer, answers.reshape(-1, n, n))
-    write_bytes(Path(path), buffer.getvalue())
+    write_npy(path, answers.reshape(-1, n, n))
 
 
 def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""Arrays of .npy files, as they stand there, or one sentence."""
+"""Arrays of .npy files: read as they stand there, or one sentence; written whole."""
 
+import io
 import tokenize
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
 from experiments.errors import UserError
+from experiments.run.files import write_bytes
+from experiments.views.base import reading
 
 # What NumPy raises of a file that is cut, flipped, or says that it is huge.
 UNREADABLE = (OSError, ValueError, EOFError, MemoryError, OverflowError, TypeError)
@@ -23,14 +27,10 @@ def read_npy(path: str, kinds: str = "fiu") -> np.ndarray:
     Raises:
       UserError: no such file, not readable, several arrays, or of other dtypes.
     """
-    try:
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of headers by other Pythons
-            array = np.load(file, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except UNREADABLE as error:
-        raise UserError(f"--input={path}: is not a readable .npy file") from error
+    sentence = reading(path, ".npy", UNREADABLE)
+    with sentence, open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers by other Pythons
+        array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise UserError(f"--input={path}: holds several arrays, must be one .npy")
     if array.dtype.kind not in kinds:
@@ -44,3 +44,10 @@ def in_float32(array: np.ndarray) -> np.ndarray:
     """What float32 does not hold is infinite, as a check names it: nobody warns."""
     with np.errstate(over="ignore"):
         return array.astype(np.float32)
+
+
+def write_npy(path: Path | str, array: np.ndarray) -> None:
+    """Writes a .npy file whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_bytes(Path(path), buffer.getvalue())

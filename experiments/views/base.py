@@ -5,9 +5,10 @@ module. Inputs are what `read` gives, one by one; x and y are trees of NumPy arr
 the task has them.
 """
 
+import contextlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -90,6 +91,17 @@ def _exists(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):  # of a dotted name whose package is none
         return False
+
+
+@contextlib.contextmanager
+def reading(path: str, kind: str, errors: tuple = (OSError, ValueError)) -> Iterator:
+    """Turns what is raised of a file that is none of that kind into one sentence."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"--input={path}: there is no such file") from error
+    except errors as error:
+        raise UserError(f"--input={path}: is not a readable {kind} file") from error
 
 
 def draw_graph(

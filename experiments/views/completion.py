@@ -1,15 +1,14 @@
 """Tables in .npy or .csv files, NaN or empty where unseen; completed as .npy."""
 
 import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.run.files import write_bytes
-from experiments.views.arrays import in_float32, read_npy
+from experiments.views.arrays import in_float32, read_npy, write_npy
+from experiments.views.base import reading
 
 SPREADS = (0.1, 1.0)  # of what is seen: .19 in distribution, .64 in the harder set
 
@@ -30,13 +29,9 @@ def read(path: str) -> np.ndarray:
 
 def _numbers(path: str) -> np.ndarray:
     """The table of a .csv, NaN where a cell is empty; a word is no unseen number."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"--input={path}: is not a readable .csv file") from error
+    sentence = reading(path, ".csv", (OSError, ValueError, csv.Error))
+    with sentence, open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.reader(file))
     # In a table of one column an empty line is an unseen number.
     empty = [""] if max(map(len, rows), default=0) == 1 else []
     rows = [[*(row or empty)] for row in rows if row or empty]
@@ -95,9 +90,7 @@ def to_x(table: np.ndarray) -> np.ndarray:
 
 def write(path: Path, answers: np.ndarray) -> None:
     """Completed tables [N, n, m] as .npy; NaN where there is none."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(answers))
-    write_bytes(Path(path), buffer.getvalue())
+    write_npy(path, np.asarray(answers))
 
 
 def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, Any]:

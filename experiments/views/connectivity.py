@@ -1,6 +1,5 @@
 """Undirected graphs in .npy files; what is connected is written as .npy of 0 and 1."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from experiments.errors import UserError
-from experiments.run.files import write_bytes
-from experiments.views.arrays import read_npy
+from experiments.views.arrays import read_npy, write_npy
 from experiments.views.base import draw_graph
 
 EDGE, FOUND, WRONG = "black", (0.1, 0.4, 0.9), (0.9, 0.1, 0.1)
@@ -65,9 +63,7 @@ def to_answer(y: np.ndarray) -> np.ndarray:
 
 def write(path: Path, answers: np.ndarray) -> None:
     """Answers [N, n, n] as .npy of 0 and 1; a row that is NaN has none: 0."""
-    buffer = io.BytesIO()
-    np.save(buffer, to_answer(answers))
-    write_bytes(Path(path), buffer.getvalue())
+    write_npy(path, to_answer(answers))
 
 
 def is_right(x: np.ndarray, answer: np.ndarray) -> bool | None:

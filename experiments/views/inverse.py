@@ -1,14 +1,12 @@
 """Matrices in .npy files; their inverses are written as .npy."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.run.files import write_bytes
-from experiments.views.arrays import read_npy
+from experiments.views.arrays import read_npy, write_npy
 
 SINGULAR = 1e7  # condition number beyond which float32 holds no inverse
 
@@ -80,9 +78,7 @@ def to_answer(y: np.ndarray) -> np.ndarray:
 
 def write(path: Path, answers: np.ndarray) -> None:
     """Inverses [N, n^2] as .npy of [N, n, n]."""
-    buffer = io.BytesIO()
-    np.save(buffer, _square(answers))
-    write_bytes(path, buffer.getvalue())
+    write_npy(path, _square(answers))
 
 
 def describe(x: np.ndarray, answer: np.ndarray) -> dict[str, float]:

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
-from experiments.views.base import draw_graph
+from experiments.views.base import draw_graph, reading
 from ired_jax.tasks.path import Problem
 
 EDGE, FOUND, WRONG = (0.75, 0.75, 0.75), (0.1, 0.4, 0.9), (0.9, 0.1, 0.1)
@@ -28,12 +28,8 @@ def read(path: str) -> list[Any]:
     Raises:
       UserError: no such file, or not a list of problems.
     """
-    try:
+    with reading(path, "JSON", (OSError, ValueError, RecursionError)):
         problems = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"--input={path}: is not a readable JSON file") from error
     problems = [problems] if isinstance(problems, dict) else problems
     if not isinstance(problems, list) or not problems:
         raise UserError(f"--input={path}: must be a list of problems")

@@ -19,6 +19,7 @@ from experiments.data.sudoku import Settings
 from experiments.data.sudoku_files import may_be_header
 from experiments.errors import UserError
 from experiments.run.files import write_bytes
+from experiments.views.base import reading
 from ired_jax.fields import Part
 
 ALLOWED = "0123456789."
@@ -40,12 +41,8 @@ def read(path: str) -> list[str]:
     Raises:
       UserError: no such file, or no line in it.
     """
-    try:
+    with reading(path, "text"):
         text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"--input={path}: there is no such file") from error
-    except (OSError, ValueError) as error:  # no text, or no path
-        raise UserError(f"--input={path}: is not a readable text file") from error
     lines = (line.strip() for line in text.splitlines())
     boards = [_first(line) for line in lines if line and line[0] != "#"]
     if path.lower().endswith(".csv") and boards:
