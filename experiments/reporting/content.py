@@ -111,8 +111,8 @@ def final(groups: Sequence[Group]) -> Section:
                 f"{name} is not defined alike in all runs; figures of different"
                 " definitions are not compared, each has a table of its own."
             )
-        for (definition, same), mark in zip(found, reading.apart(found), strict=True):
-            blocks += _primary(name, dict(definition), same, mark)
+        for definition, mark, same in found:
+            blocks += _primary(name, definition, same, mark)
     everything = _all_figures(groups)
     return Section("Figures", [*blocks, *everything] or ["None yet."])
 
@@ -171,9 +171,7 @@ def _all_figures(groups: Sequence[Group]) -> list[Grid]:
     names = dict.fromkeys(name for g in groups for name in g.runs[0].metrics)
     columns: dict[str, list[str]] = {}
     for name in names:
-        found = reading.alike(groups, name)
-        for (definition, same), mark in zip(found, reading.apart(found), strict=True):
-            kind = dict(definition)
+        for kind, mark, same in reading.alike(groups, name):
             head = ", ".join(filter(None, (name, kind["unit"], kind["better"], mark)))
             columns[head] = [
                 _cell(group.figure(name)) if group in same else NOTHING
@@ -196,9 +194,8 @@ def curves(groups: Sequence[Group]) -> Section:
     names += ["train/loss", *(name for _, panel in CURVES for name in panel)]
     charts = []
     for name in dict.fromkeys(name for name in names if name in logged):
-        found = reading.alike(groups, name, running=True)
-        for (definition, same), mark in zip(found, reading.apart(found), strict=True):
-            title = ", ".join(filter(None, (name, dict(definition).get("unit"), mark)))
+        for kind, mark, same in reading.alike(groups, name, running=True):
+            title = ", ".join(filter(None, (name, kind.get("unit"), mark)))
             charts.append(Chart(title, "steps", [curve(group, name) for group in same]))
     text = (
         "Bands are 95 %: over runs or seeds (t), or the rows of an evaluation. Those of"

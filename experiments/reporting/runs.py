@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from experiments.errors import UserError
 from experiments.fields import flatten
+from experiments.run.files import read_json
 from experiments.run.logs import read_rows
 from experiments.score import statistics
 from experiments.score.records import read_result
@@ -136,7 +137,7 @@ def read(path: Path) -> Run:
     """
     if not (path / "config.json").exists():
         raise UserError(f"{path}: is not a run directory, it has no config.json")
-    record = read_json(path / "config.json")
+    record = read_object(path / "config.json")
     result, rows = read_result(path), read_rows(path)
     if result and rows and result["step"] < rows[-1]["step"]:
         result = None  # of before it was trained on
@@ -147,18 +148,13 @@ def read(path: Path) -> Run:
     return Run(path.resolve().name, path, values, record, result, rows)
 
 
-def read_json(path: Path) -> dict:
-    """An object of a file.
+def read_object(path: Path) -> dict:
+    """An object of a JSON file.
 
     Raises:
       UserError: it cannot be read, or is none.
     """
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read, {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no object but {str(content)[:20]}")
     return content
@@ -216,8 +212,8 @@ def differences(groups: Sequence[Group]) -> dict[str, list[Any]]:
 
 def alike(
     groups: Sequence[Group], name: str, *, running: bool = False
-) -> list[tuple[Definition, list[Group]]]:
-    """The groups that have a figure, by its definition."""
+) -> list[tuple[dict[str, Any], str, list[Group]]]:
+    """(a definition of a figure, what tells it from others, its groups) of each."""
     found: dict[Definition, list[Group]] = {}
     for group in groups:
         run = group.runs[0]
@@ -228,7 +224,11 @@ def alike(
         if is_there:
             definition = run.definition(name, running=running)
             found.setdefault(definition, []).append(group)
-    return [*found.items()]
+    items = [*found.items()]
+    marks = apart(items)
+    return [
+        (dict(of), mark, same) for (of, same), mark in zip(items, marks, strict=True)
+    ]
 
 
 def apart(found: Sequence[tuple[Definition, list[Group] | list[Run]]]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from experiments import compute, diagnose, judge
 from experiments.errors import UserError
 from experiments.reporting.content import Chart, Grid, Section, Series, of_table
-from experiments.reporting.runs import Definition, Run, apart, read_json
+from experiments.reporting.runs import Definition, Run, apart, read_object
 from experiments.score import statistics
 
 KINDS = {"compute.json": "steps", "judge.json": "best"}  # what a split of each holds
@@ -56,7 +56,7 @@ def _found(runs: Sequence[Run], given: Iterable[Path]) -> tuple[Studies, list[st
     beside = [folder / name for folder in folders for name in KINDS]
     found: Studies = {kind: {} for kind in KINDS.values()}
     for path in (*(path for path in beside if path.exists()), *given):
-        study = read_json(path)
+        study = read_object(path)
         with _whole(path):
             of_runs = study.get("runs")
             kind = _kind(of_runs)
@@ -200,7 +200,7 @@ def _diagnosis(runs: Sequence[Run]) -> Section:
         path = run.path / "diagnosis.json"
         if not path.exists():
             continue
-        found = read_json(path)
+        found = read_object(path)
         with _whole(path):
             blocks += _stale([run], {run.name: found})
             blocks += _of_splits(run.name, found)
