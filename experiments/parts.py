@@ -260,10 +260,8 @@ def make_first_step(
     dispatch, num_steps = periods.steps_per_dispatch, periods.num_steps
     first = round(denoise_share * num_steps / dispatch) * dispatch
     if first == num_steps:
-        raise ValueError(
-            f"train.denoise_share={denoise_share}: leaves no dispatch of {dispatch} of"
-            f" the {num_steps} steps to the other objectives, must be less"
-        )
+        what = f"train.denoise_share={denoise_share}: must leave steps to the others"
+        raise ValueError(f"{what} ({dispatch} of {num_steps} at least)")
     return first
 
 

@@ -76,7 +76,7 @@ def test_a_run_begins_with_denoising_or_else_the_proposal_alone(lead):
 
 def test_a_share_that_leaves_nothing_to_the_others_is_refused():
     options = {"train__num_steps": 40, "train__steps_per_dispatch": 5}
-    said = r"denoise_share=0\.95: leaves no dispatch of 5 of the 40 steps"
+    said = r"denoise_share=0\.95: must leave steps to the others \(5 of 40"
     with pytest.raises(UserError, match=said):
         build(tiny.get_config("cd_full", train__denoise_share=0.95, **options))
     build(tiny.get_config("cd_full", train__denoise_share=0.9, **options))
