@@ -352,6 +352,21 @@ def test_figures_on_another_number_of_rows_are_not_what_was_asked_for(
     assert [row.state for row in status.look(tmp_path)] == [state]
 
 
+@pytest.mark.parametrize("step, state", [(10, "done"), (4, "waiting")])
+def test_a_sweep_of_an_earlier_version_takes_figures_on_any_rows(step, state, tmp_path):
+    point = points.Point("a", tmp_path / "a", OF_A_RUN, PRIMARY, [])
+    status.claim(tmp_path, [point], None)
+    about = json.loads((tmp_path / "sweep.json").read_text())
+    for of_point in about["points"].values():
+        del of_point["num_examples"]
+    (tmp_path / "sweep.json").write_text(json.dumps(about))
+    result = {"step": step, "metrics": {}, "primary": PRIMARY, "records": []}
+    point.directory.mkdir()
+    text = json.dumps(result | {"seeds": {}, "num_examples": 64})
+    (point.directory / "result.json").write_text(text)
+    assert [row.state for row in status.look(tmp_path)] == [state]
+
+
 INTERRUPTED = "error: interrupted at step 4, saved"
 NOT_FINITE = "error: step 2: loss not finite"
 
@@ -1434,10 +1449,19 @@ MUTANTS = [
     mutant(
         "figures on other rows are taken for those asked for",
         STATUS,
-        "return num_examples is None",
-        "pass",
+        "if num_examples not in (None, result",
+        "if num_examples in (None, result",
         test_figures_on_another_number_of_rows_are_not_what_was_asked_for,
         written=64,
+        state="waiting",
+    ),
+    mutant(
+        "of a sweep of an earlier version any figures are the end",
+        STATUS,
+        "    would_stop =",
+        "    if num_examples is None: return True\n    would_stop =",
+        test_a_sweep_of_an_earlier_version_takes_figures_on_any_rows,
+        step=4,
         state="waiting",
     ),
     mutant(

@@ -132,10 +132,12 @@ def _row(
 def _is_whole(
     result: dict, num_steps: int, patience: int, num_examples: int | None
 ) -> bool:
-    """Whether a run went to the end, or stopped early where this one would too, and
-    was scored on as many rows."""
-    if num_examples != result.get("num_examples", num_examples):
-        return num_examples is None
+    """Whether a run went to the end, or stopped early where this one would too.
+
+    And was scored on as many rows; None: on any number.
+    """
+    if num_examples not in (None, result.get("num_examples", num_examples)):
+        return False
     would_stop = 0 < patience <= result.get("patience", 0)
     is_as_long = result.get("num_steps", 0) >= num_steps
     return result["step"] >= num_steps or (would_stop and is_as_long)
