@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import cli
 from experiments.errors import UserError
 from experiments.run import loop, workdir
 from experiments.run.files import read_json
@@ -25,7 +24,7 @@ from experiments.run.programs import Programs
 from experiments.score.scorer import Scorer
 from experiments.sweeps import status
 from ired_jax import training, trees
-from tests import tiny
+from tests import plain, simulated, tiny
 from tests.mutants import Mutant, one
 from tests.runs import EVERY_STEP, last_state, train
 from tests.test_checkpoint import restore, save, state_at
@@ -42,7 +41,7 @@ time.sleep(600)
 
 def run_of(num_steps: int, name: str = "density_pcd", **changes):
     """Persistent chains in the plane: everything that a run holds, soon compiled."""
-    options = EVERY_STEP | {"train__num_steps": num_steps} | changes
+    options = EVERY_STEP | {"train__num_steps": num_steps} | plain.of(4) | changes
     return tiny.get_config(name, **options)
 
 
@@ -81,6 +80,7 @@ def test_a_run_holds_its_directory_until_it_ends(tmp_path, monkeypatch):
                 raise UserError("seen") from None
 
     monkeypatch.setattr(loop, "_train", look)
+    monkeypatch.setattr(loop, "Programs", lambda *_: contextlib.nullcontext())
     for _ in range(2):
         with pytest.raises(UserError, match="seen"):
             train(run_of(3), tmp_path)
@@ -126,28 +126,22 @@ def test_a_folder_that_cannot_be_written_is_named_and_left(folder, mode, is_begu
 # --- files that are cut or flipped ---------------------------------------------------
 
 
-FLIPS = "import sys; from tests import test_faults as t; t.flip_each(sys.argv[1])"
-
-
 def test_a_checkpoint_of_which_a_bit_is_flipped_is_never_taken_for_whole(tmp_path):
     """What comes back is what was saved, at the last step or at the one before it.
 
     In a process of its own: what orbax leaves behind when a read fails ends with it.
     """
-    command = [sys.executable, "-c", FLIPS, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    back = set(map(int, done.stdout.splitlines()[-1].split()))
+    child = simulated.start(flip_each, str(tmp_path), count=1)
+    back = simulated.result_of(child)
     assert back <= {3, 6}
     assert 3 in back
 
 
-def flip_each(folder: str) -> None:
-    """Prints the steps that come back where a bit of one file is flipped."""
-    cli.enable_compilation_cache()
+def flip_each(folder: str) -> set[int]:
+    """The steps that come back where a bit of one file is flipped."""
     folder, saved = Path(folder), {step: state_at(step) for step in (3, 6)}
     save(folder, *saved.values())
-    chance, back = random.Random(0), []
+    chance, back = random.Random(0), set()
     whole, last = folder / "whole", folder / "checkpoints" / "6"
     shutil.copytree(last, whole)
     files = sorted(p for p in last.rglob("*") if p.is_file() and p.stat().st_size)
@@ -157,9 +151,9 @@ def flip_each(folder: str) -> None:
         shutil.copytree(whole, last)
         flip(path, chance)
         state = restore(folder, saved[3])
-        back.append(int(state.step))
-        chex.assert_trees_all_equal(state, saved[back[-1]])
-    print(*back)
+        back.add(int(state.step))
+        chex.assert_trees_all_equal(state, saved[int(state.step)])
+    return back
 
 
 def flip(path: Path, chance: random.Random) -> None:

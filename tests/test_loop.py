@@ -84,7 +84,7 @@ def test_a_share_that_leaves_nothing_to_the_others_is_refused():
 
 def run_of(num_steps: int, **changes):
     """Denoising alone, the smallest program."""
-    options = EVERY_STEP | {"train__num_steps": num_steps} | changes
+    options = EVERY_STEP | {"train__num_steps": num_steps} | plain.of(4) | changes
     return tiny.get_config("none", **options)
 
 

@@ -10,7 +10,7 @@ from experiments.errors import UserError
 from experiments.score import trained
 from experiments.score.thinking import picture
 from experiments.views.base import view_of
-from tests import tiny
+from tests import plain, tiny
 from tests.mutants import Mutant, one
 
 CHAIN = np.eye(3, k=1)
@@ -43,8 +43,7 @@ def test_one_of_the_training_s_size_is_solved_and_watched_and_a_bad_one_is_named
     monkeypatch, name, bad, good, says
 ):
     """Answers lie in the box of the last split, whose size is another."""
-    once = {"energy__rounds": 1, "eval__rounds": 1}
-    experiment = untrained(monkeypatch, name, **once).experiment
+    experiment = untrained(monkeypatch, name, **plain.PROPOSING).experiment
     inputs = [bad, good] if name == "path" else np.stack([bad, good])
     answers = solve.load_solver("run")(inputs, 1)
     assert list(answers.refused) == [0]
