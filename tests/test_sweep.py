@@ -905,6 +905,24 @@ def test_a_step_that_does_not_fit_is_not_run(monkeypatch):
     assert estimate._measured(found, lowered) == (1200, 0.0)
 
 
+def test_of_a_device_that_does_not_tell_a_step_is_timed_all_the_same():
+    experiment = SimpleNamespace(
+        train_data=(),
+        init_state=lambda: 0,
+        periods=SimpleNamespace(steps_per_dispatch=1),
+    )
+
+    class Step:
+        memory_analysis = staticmethod(lambda: None)
+
+        def __call__(self, state, data):
+            return state, {}
+
+    nbytes, seconds = estimate._measured(experiment, SimpleNamespace(compile=Step))
+    assert nbytes == 0
+    assert seconds >= 0
+
+
 # The commit
 
 
@@ -1454,6 +1472,14 @@ MUTANTS = [
         test_figures_on_another_number_of_rows_are_not_what_was_asked_for,
         written=64,
         state="waiting",
+    ),
+    mutant(
+        "a device that does not tell its memory ends the estimate",
+        "experiments.sweeps.estimate",
+        "bytes_of(step) or (0, 0)",
+        "bytes_of(step)",
+        test_of_a_device_that_does_not_tell_a_step_is_timed_all_the_same,
+        TypeError,
     ),
     mutant(
         "of a sweep of an earlier version any figures are the end",

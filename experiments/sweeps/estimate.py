@@ -140,7 +140,7 @@ def _measured(experiment: Experiment, lowered: jax.stages.Lowered) -> tuple[int,
     One that needs more bytes than the device has is not run: it takes no time.
     """
     step = lowered.compile()
-    nbytes, _ = bytes_of(step)
+    nbytes, _ = bytes_of(step) or (0, 0)  # of a device that does not tell
     if nbytes > memory_bytes():
         return nbytes, 0.0
     data = jax.device_put(experiment.train_data)

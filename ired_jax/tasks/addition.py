@@ -13,14 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ired_jax.fields import Field, Part
-from ired_jax.tasks.base import (
-    Inference,
-    Metric,
-    Source,
-    Task,
-    fresh,
-    mean_squared_error,
-)
+from ired_jax.tasks.base import Inference, Metric, Source, Task, mean_squared_error
 from ired_jax.types import Array, Box, Example
 
 RANGE = 1.0
@@ -42,8 +35,9 @@ def make_addition(
         raise ValueError(f"n={n}: must be at least 1")
 
     def source(limit: float) -> Source:
-        box = lambda x: Box(-2 * limit, 2 * limit)  # noqa: E731
-        return fresh(partial(draw, n=n, limit=limit), box)
+        return Source.fresh(
+            partial(draw, n=n, limit=limit), lambda x: Box(-2 * limit, 2 * limit)
+        )
 
     return Task(
         train=source(RANGE),

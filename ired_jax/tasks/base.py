@@ -38,17 +38,17 @@ class Source(NamedTuple):
     size: int | None = None
     at: Callable[[Tree, Array], Example] | None = None
 
+    @classmethod
+    def fresh(
+        cls, draw: Callable[[Array], Example], box: Callable[[Tree], Box] | None
+    ) -> "Source":
+        """Draws without end by key -> Example, which needs no data."""
+        return cls(lambda data, key: draw(key), box)
+
     @property
     def example(self) -> Example:
         """Shapes and dtypes of one example."""
         return jax.eval_shape(self.draw, self.data, jax.random.key(0))
-
-
-def fresh(
-    draw: Callable[[Array], Example], box: Callable[[Tree], Box] | None
-) -> Source:
-    """Draws key -> Example without end, which need no data."""
-    return Source(lambda data, key: draw(key), box)
 
 
 class Metric(NamedTuple):

@@ -16,14 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ired_jax.fields import Field, Part, of_size
-from ired_jax.tasks.base import (
-    Inference,
-    Metric,
-    Source,
-    Task,
-    fresh,
-    mean_squared_error,
-)
+from ired_jax.tasks.base import Inference, Metric, Source, Task, mean_squared_error
 from ired_jax.types import Array, Box, Example
 
 SCALE = 1 / 20
@@ -56,7 +49,7 @@ def make_completion(
             return draw(key, shape=shape, rank=rank, scale=scale)[0]
 
         limit = DEVIATIONS * (rank * scale**2 + NOISE**2) ** 0.5
-        return fresh(example, partial(box_of, limit=limit))
+        return Source.fresh(example, partial(box_of, limit=limit))
 
     train = source(SCALE)
     return Task(

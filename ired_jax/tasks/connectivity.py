@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from ired_jax import graphs
 from ired_jax.fields import Field, Part
-from ired_jax.tasks.base import Inference, Metric, Source, Task, fresh
+from ired_jax.tasks.base import Inference, Metric, Source, Task
 from ired_jax.types import Array, Box, Example
 
 INFERENCE = Inference(num_levels=4, num_steps=0, noise=True)
@@ -46,7 +46,7 @@ def make_connectivity(
         raise ValueError(f"n={n}, n_harder={n_harder}, n_hardest={n_hardest}: under 2")
 
     def source(n: int) -> Source:
-        return fresh(partial(draw, n=n), box_of)
+        return Source.fresh(partial(draw, n=n), box_of)
 
     train = source(n)
     return Task(

@@ -15,7 +15,7 @@ import numpy as np
 
 from ired_jax.fields import Field, Part
 from ired_jax.metrics import densities
-from ired_jax.tasks.base import Evaluator, Inference, ModelFn, Task, fresh
+from ired_jax.tasks.base import Evaluator, Inference, ModelFn, Source, Task
 from ired_jax.types import Array, Box, Example
 
 KINDS = ("rings", "spirals", "grid")
@@ -53,7 +53,7 @@ def make_density(
         data = jax.vmap(lambda y: log_density(y, means, deviation))(GRID.points)
         return densities.kl_divergence(GRID, data, model)
 
-    source = fresh(draw, box=lambda x: Box(-HALF_WIDTH, HALF_WIDTH))
+    source = Source.fresh(draw, box=lambda x: Box(-HALF_WIDTH, HALF_WIDTH))
     return Task(
         train=source,
         splits={"val": source},

@@ -14,14 +14,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from ired_jax.fields import Field, Part
-from ired_jax.tasks.base import (
-    Inference,
-    Metric,
-    Source,
-    Task,
-    fresh,
-    mean_squared_error,
-)
+from ired_jax.tasks.base import Inference, Metric, Source, Task, mean_squared_error
 from ired_jax.types import Array, Box, Example
 
 SHIFT = 0.5
@@ -53,8 +46,9 @@ def make_inverse(
         raise ValueError(f"n={n}: must be at least 1")
 
     def source(shift: float) -> Source:
-        box = lambda x: Box(-1 / shift, 1 / shift)  # noqa: E731
-        return fresh(partial(draw, n=n, shift=shift), box)
+        return Source.fresh(
+            partial(draw, n=n, shift=shift), lambda x: Box(-1 / shift, 1 / shift)
+        )
 
     sources = {c: source(c) for c in (shift, SHIFT, SHIFT_HARDER)}  # each once
     return Task(

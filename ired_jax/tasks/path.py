@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from ired_jax import graphs
 from ired_jax.fields import Field, Part
-from ired_jax.tasks.base import Inference, Metric, Source, Task, fresh
+from ired_jax.tasks.base import Inference, Metric, Source, Task
 from ired_jax.types import Array, Box, Example
 
 INFERENCE = Inference(num_levels=4, num_steps=0, noise=True)
@@ -57,7 +57,9 @@ def make_path(
         raise ValueError(f"n={n}, n_harder={n_harder}, steps={steps}: at least 3 each")
 
     def source(n: int) -> Source:
-        return fresh(partial(draw, n=n, steps=steps), partial(box_of, steps=steps))
+        return Source.fresh(
+            partial(draw, n=n, steps=steps), partial(box_of, steps=steps)
+        )
 
     train = source(n)
     return Task(
