@@ -14,6 +14,7 @@ JSON beside it.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -33,47 +34,63 @@ from experiments.score.tables import tables, with_bounds, with_error
 from experiments.score.trained import Trained
 
 
-def score_run(
+class Asked(NamedTuple):
+    """What is asked of a run, all of it possible."""
+
+    directory: Path
+    models: list[Trained]  # one a seed
+    splits: tuple[str, ...]
+    restarts: int
+    others: list[Experiment]  # of other rounds
+
+
+def asked(
     directory: Path,
     *,
     restarts: int | None,
     rounds: tuple[int, ...],
-    num_examples: int,
     checkpoint: str = "last",
     work: int = 0,
     splits: tuple[str, ...] = (),
-) -> dict:
-    """Every seed of a run: {metric, step, seeds, config, splits}.
-
-    Of each split `verdict.merged`, of the config `workdir.lasting`.
+) -> Asked:
+    """Reads every seed of a run and looks at what is asked of it, before any work.
 
     Raises:
       UserError: not a run, a task without a metric of 0 and 1 or without such a split,
         work for less than an answer, or other rounds of an energy that has none.
     """
     model = trained.load(directory, checkpoint)
-    task = model.experiment.task
-    row_metric(task)  # a task without one is refused before the work
+    task, seeds = model.experiment.task, model.experiment.seeds
+    row_metric(task)
     for split in splits:
         if split not in task.splits:
             allowed = ", ".join(task.splits)
             raise UserError(f"--splits={split}: {directory} has {allowed}")
     if work:
         restarts = verdict.affordable(model.experiment, work)
-    seeds = model.experiment.seeds
+    others = [
+        trained.on_task(model, trained.changed(model.config, {"eval.rounds": n}))
+        for n in rounds
+    ]
     models = [trained.load(directory, checkpoint, seed) for seed in seeds]
-    splits = splits or tuple(task.splits)
-    configs = [trained.changed(model.config, {"eval.rounds": n}) for n in rounds]
-    others = [trained.on_task(model, config) for config in configs]
-    of_seeds = _answers(models, directory, splits, restarts, num_examples)
-    for other in others:
-        _add_work(of_seeds, models, other, num_examples)
+    return Asked(directory, models, splits or tuple(task.splits), restarts, others)
+
+
+def score_run(of: Asked, num_examples: int) -> dict:
+    """Every seed of a run: {metric, step, seeds, config, splits}.
+
+    Of each split `verdict.merged`, of the config `workdir.lasting`.
+    """
+    model, *_ = of.models
+    found = _answers(of.models, of.directory, of.splits, of.restarts, num_examples)
+    for other in of.others:
+        _add_work(found, of.models, other, num_examples)
     return {
         "metric": row_metric(model.experiment.task),
         "step": model.step,
-        "seeds": seeds,
+        "seeds": model.experiment.seeds,
         "config": workdir.lasting(model.config),
-        "splits": verdict.merged(of_seeds),
+        "splits": verdict.merged(found),
     }
 
 
@@ -256,17 +273,15 @@ def main(argv: list[str]) -> None:
     if output.suffix != ".png":
         raise UserError(f"--output={output}: must be a .png file, the .json is beside")
     rounds = cli.counts("rounds", values.rounds) if values.rounds else ()
-    for path in paths.values():
-        workdir.read_config(path)  # a run that is not one is refused before the work
-    output = cli.output_path(output)
-    names = ("restarts", "num_examples", "checkpoint", "work")
-    options = {name: values[name].value for name in names}
+    options = {name: values[name].value for name in ("restarts", "checkpoint", "work")}
     if values.work:
         options["restarts"] = None  # each run has as many as it pays for
-    splits = tuple(filter(None, values.splits))
+    more = {"rounds": rounds, "splits": tuple(filter(None, values.splits))}
+    of_runs = {name: asked(path, **options, **more) for name, path in paths.items()}
+    output, options["num_examples"] = cli.output_path(output), values.num_examples
     runs = {}
-    for name, path in paths.items():
-        runs[name] = score_run(path, rounds=rounds, splits=splits, **options)
+    for name, of in of_runs.items():
+        runs[name] = score_run(of, values.num_examples)
         # After each: an interrupt loses the run that is in work alone.
         write_json(output.with_suffix(".json"), options | {"runs": runs})
     figures.save(figure(runs), output)

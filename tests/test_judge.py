@@ -154,14 +154,17 @@ def test_runs_of_another_task_or_data_are_in_no_pair():
     ]
 
 
-def test_a_split_that_there_is_not_is_one_sentence(monkeypatch):
-    experiment = build(tiny.get_config("sudoku"))
-    monkeypatch.setattr(
-        judge.trained, "load", lambda *_: Trained(experiment, None, None, 7, 0)
-    )
-    options = {"restarts": 2, "rounds": (), "num_examples": 8, "splits": ("none",)}
-    with pytest.raises(UserError, match="--splits=none: run has val, hard"):
-        judge.score_run(Path("run"), **options)
+def test_a_split_that_there_is_not_is_refused_before_any_run_is_scored(monkeypatch):
+    def load(directory, *_):
+        config = tiny.get_config(directory.name)
+        return Trained(build(config), config, None, 7, 0)
+
+    scored = []
+    monkeypatch.setattr(judge.trained, "load", load)
+    monkeypatch.setattr(judge, "score_run", lambda *run: scored.append(run))
+    with pytest.raises(UserError, match="--splits=minimal: connectivity has val, "):
+        judge.main(["judge", "--runs=sudoku,connectivity", "--splits=minimal"])
+    assert not scored
 
 
 def test_an_energy_without_rounds_is_one_sentence():
@@ -203,8 +206,8 @@ def test_every_seed_is_read_from_the_checkpoint_that_is_asked_for(monkeypatch):
 
     monkeypatch.setattr(judge.trained, "load", load)
     monkeypatch.setattr(judge, "_answers", lambda models, *_: [m.seed for m in models])
-    options = {"restarts": 2, "rounds": (), "num_examples": 8}
-    found = judge.score_run(Path("run"), **options, checkpoint="best")
+    of = judge.asked(Path("run"), restarts=2, rounds=(), checkpoint="best")
+    found = judge.score_run(of, 8)
     assert loaded == [("best", None), ("best", 0), ("best", 1)]
     assert (found["step"], found["splits"]) == (7, 0.5)
     assert found["config"]["task.name"] == "sudoku"
@@ -246,8 +249,8 @@ def test_energies_below_0_are_drawn_on_a_linear_axis(energy, scale):
 def test_with_work_the_file_names_no_restarts(work, restarts, tmp_path, monkeypatch):
     of_split = verdict.judged(ENERGY, RIGHT) | {"work": []}
     run = {"metric": "boards", "seeds": [0], "splits": {"val": of_split}}
-    monkeypatch.setattr(judge, "score_run", lambda *_, **__: run)
-    monkeypatch.setattr(judge.workdir, "read_config", lambda _: None)
+    monkeypatch.setattr(judge, "score_run", lambda *_: run)
+    monkeypatch.setattr(judge, "asked", lambda *_, **__: None)
     output = tmp_path / "judge.png"
     judge.main(["judge", "--runs=run", f"--work={work}", f"--output={output}"])
     written = json.loads(output.with_suffix(".json").read_text())
