@@ -3,6 +3,7 @@
 import enum
 import functools
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -17,6 +18,20 @@ Batch = Mapping[str, Tree]  # rows {x, y0, y, t, ...}, each leaf [B, ...]
 
 class PartError(ValueError):
     """What a part gives is not what its place asks for; the message names both."""
+
+
+def refuse_no_count(**values: int) -> None:
+    """Raises ValueError for what is not a whole number from 0 on."""
+    for name, value in values.items():
+        if not isinstance(value, Integral) or value < 0:
+            raise ValueError(f"{name}={value}: must be a whole number, at least 0")
+
+
+def refuse_negative(**values: Any) -> None:
+    """Raises ValueError for a plain number below 0; of an array nothing is known."""
+    for name, value in values.items():
+        if isinstance(value, int | float) and value < 0:
+            raise ValueError(f"{name}={value}: must be at least 0")
 
 
 class Example(NamedTuple):

@@ -100,7 +100,7 @@ def test_a_move_that_stays_is_no_move():
 
 
 def test_values_that_cannot_be_are_one_sentence():
-    with pytest.raises(ValueError, match="num_moves=-1: must be at least 0"):
+    with pytest.raises(ValueError, match="num_moves=-1: must be a whole number"):
         search.metropolis(
             jax.random.key(0), _energy, _step_aside, jnp.zeros(()),
             num_moves=-1, temperature=0.0,

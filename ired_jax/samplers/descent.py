@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ired_jax import boxes, trees
 from ired_jax.boxes import Bounds
-from ired_jax.types import Array, EnergyFn, Tree
+from ired_jax.types import Array, EnergyFn, Tree, refuse_negative, refuse_no_count
 
 
 class DescentInfo(NamedTuple):
@@ -60,12 +60,12 @@ def minimize(
       The last state, and `DescentInfo`; its energy is at most that of the start.
 
     Raises:
-      ValueError: num_steps < 0, or a box of another structure than y. AssertionError: y
-        is not floating, or of several dtypes.
+      ValueError: num_steps below 0, a plain step_size below 0, or a box of another
+        structure than y. AssertionError: y is not floating, or of several dtypes.
     """
     dtype, y = trees.dtype(y), boxes.hold(bounds, y)
-    if num_steps < 0:
-        raise ValueError(f"num_steps={num_steps}: must be at least 0")
+    refuse_no_count(num_steps=num_steps)
+    refuse_negative(step_size=step_size)
     if num_steps == 0:
         boxes.clip(bounds, y)  # refuses one of another structure, as a step does
         zero = jnp.zeros((), dtype)

@@ -16,7 +16,7 @@ from ired_jax import boxes, diffusion, trees
 from ired_jax.boxes import Bounds
 from ired_jax.diffusion import Schedule
 from ired_jax.samplers import descent
-from ired_jax.types import Array, EnergyFn, Tree
+from ired_jax.types import Array, EnergyFn, Tree, refuse_no_count
 
 
 class SolveInfo(NamedTuple):
@@ -61,9 +61,18 @@ def solve(
 
     Returns:
       y_0, and `SolveInfo`.
+
+    Raises:
+      ValueError: y_shape is neither, or as `solve_from`.
     """
     if isinstance(y_shape, tuple) and all(isinstance(n, Integral) for n in y_shape):
+        refuse_no_count(**{f"y_shape[{i}]": n for i, n in enumerate(y_shape)})
         y_shape = jax.ShapeDtypeStruct(y_shape, jnp.result_type(float))
+    if not all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(y_shape)):
+        raise ValueError(
+            f"y_shape={y_shape}: must be a tuple of sizes, or a pytree of things with"
+            " .shape and .dtype"
+        )
     y = trees.normal(key, y_shape)
     return solve_from(
         y, energy_fn, schedule, num_steps=num_steps, bounds=bounds, key=key, **options
@@ -106,11 +115,13 @@ def solve_from(
       y_0, and `SolveInfo`, its arrays those of the levels from the first to 0.
 
     Raises:
-      ValueError: a level that there is not, noise without a key, num_steps < 0, or a
-        box of another structure than y. AssertionError: y is not floating, of several
-        dtypes, or of under 32 bits.
+      ValueError: no schedule, a level that there is not, noise without a key, num_steps
+        below 0, or a box of another structure than y. AssertionError: y is not
+        floating, of several dtypes, or of under 32 bits.
     """
     trees.dtype(y)
+    if not isinstance(schedule, Schedule):
+        raise ValueError(f"schedule={schedule!r}: must be a Schedule of make_schedule")
     if noise and key is None:
         raise ValueError("key=None: noise at each hand-over needs a key")
     last = _first_level(schedule, level)

@@ -23,7 +23,14 @@ import jax.numpy as jnp
 
 from ired_jax import boxes, trees
 from ired_jax.boxes import Bounds
-from ired_jax.types import Array, EnergyFn, Tree, gradient
+from ired_jax.types import (
+    Array,
+    EnergyFn,
+    Tree,
+    gradient,
+    refuse_negative,
+    refuse_no_count,
+)
 
 
 class LangevinInfo(NamedTuple):
@@ -82,12 +89,15 @@ def sample(
       The last state, and `LangevinInfo`.
 
     Raises:
-      ValueError: num_steps < 0, or a box of another structure than y. AssertionError: y
-        is not floating, or of several dtypes.
+      ValueError: num_steps below 0, a plain number of a step_size or temperature that
+        is not allowed, or a box of another structure than y. AssertionError: y is not
+        floating, or of several dtypes.
     """
     dtype = trees.dtype(y)
-    if num_steps < 0:
-        raise ValueError(f"num_steps={num_steps}: must be at least 0")
+    refuse_no_count(num_steps=num_steps)
+    refuse_negative(step_size=step_size, temperature=temperature)
+    if adjusted and isinstance(temperature, int | float) and not temperature:
+        raise ValueError("temperature=0: must be above 0 of an adjusted chain")
     step_size = jnp.asarray(step_size, dtype)
     if step_size.ndim:
         chex.assert_shape(step_size, (num_steps,))

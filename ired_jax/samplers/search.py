@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ired_jax import trees
 from ired_jax.fields import Choice, Field
-from ired_jax.types import Array, Tree
+from ired_jax.types import Array, Tree, refuse_negative, refuse_no_count
 
 
 class SearchInfo(NamedTuple):
@@ -128,10 +128,10 @@ def metropolis(
       temperature: in units of E; 0: y' is taken only where E falls.
 
     Raises:
-      ValueError: num_moves < 0.
+      ValueError: num_moves or temperature below 0.
     """
-    if num_moves < 0:
-        raise ValueError(f"num_moves={num_moves}: must be at least 0")
+    refuse_no_count(num_moves=num_moves)
+    refuse_negative(temperature=temperature)
 
     def step(carry, index):
         (y, energy), best, count = carry
