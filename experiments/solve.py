@@ -7,9 +7,9 @@ python -m experiments.solve --workdir=runs/sudoku-cpu-seed0 \
 python -m experiments.solve --workdir=runs/sudoku-cpu-seed0 \
     --input=hard.txt --output=answers.txt --moves=7 --move=assumption
 
-Each answer is right, wrong or unknown by the check of the task's view; `--restarts` go
-on only for inputs whose answers are not yet right, and where nothing can be checked the
-lowest energy counts. What cannot be solved is named, and the others are solved; the
+Each answer is right, wrong or unknown by the check of the task's view; searches and
+`--restarts` go on only for inputs whose answers are not yet right, and where nothing
+can be checked the lowest energy counts. What cannot be solved is named, and the others are solved; the
 exit code is 1 if any input was refused or any answer is wrong or not finite, 2 if there
 is nothing to solve.
 """
@@ -88,8 +88,11 @@ def load_solver(
         *_, source = experiment.task.splits.values()
         how = experiment.inference._replace(**given)
         # In the widest box, but of the size that the inputs have.
-        answer = solver(experiment, source, how, like=experiment.example.y)
-        return experiment, source, how, answer
+        ways = [experiment] if experiment.search is None else [
+            experiment, experiment._replace(search=None)
+        ]  # fmt: skip
+        answers = [solver(of, source, how, like=experiment.example.y) for of in ways]
+        return experiment, source, how, answers
 
     def solve(inputs: Sequence[Any], watched: int | None = None) -> Answers:
         if not len(inputs):
@@ -97,7 +100,7 @@ def load_solver(
         sizes = view.sizes(inputs)
         sentences = enumerate(view.check(inputs))
         refused = {i: sentence for i, sentence in sentences if sentence is not None}
-        experiment, source, how, answer = for_sizes(tuple(sizes.items()))
+        experiment, source, how, ways = for_sizes(tuple(sizes.items()))
         like = experiment.example.x
         x = {i: view.to_x(inputs[i]) for i in range(len(inputs)) if i not in refused}
         misfits = ((i, _misfit(x[i], like)) for i in x)
@@ -110,7 +113,7 @@ def load_solver(
             raise UserError(f"--picture_row={watched}: {why}")
         rows = [x[i] for i in good]
         parts = _in_batches(
-            *(view, answer, model.params, rows, good),
+            *(view, ways, model.params, rows, good),
             *(range(how.restarts), experiment.evaluation),
         )
         answers = put_together(view, rows, parts, good, refused, len(inputs))
@@ -125,24 +128,28 @@ def load_solver(
 
 def _in_batches(
     view: View,
-    answer: Callable,
+    ways: Sequence[Callable],
     params: Params,
     x: list[Tree],
     index: np.ndarray,
     restarts: Sequence[int],
     evaluation: Evaluation,
 ) -> tuple[Tree, np.ndarray, np.ndarray]:
-    """Answers, energies and steps of all rows, stacked."""
+    """Answers, energies and steps of all rows, stacked.
+
+    `ways` are how to answer: one, or with a search and without it.
+    """
     parts, batch_size = [], evaluation.batch_size
     for first in range(0, len(index), batch_size):
         # Numbered through the file: each input has start noise of its own.
         numbers = index[first : first + batch_size]
         rows = jax.tree.map(lambda *a: np.stack(a), *x[first : first + batch_size])
-        arguments = answer, params, rows, numbers, restarts
+        arguments = ways[0], params, rows, numbers, restarts
         if view.is_right is None:
             parts.append(lowest_of(*arguments))
         else:
-            parts.append(until_right(*arguments, view.is_right, evaluation.block))
+            more = view.is_right, evaluation.block, *ways[1:]
+            parts.append(until_right(*arguments, *more))
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 

@@ -61,6 +61,23 @@ def test_only_rows_that_are_not_right_are_started_again():
     np.testing.assert_array_equal(steps, STEPS * np.array([1, 3, 2, 4, 3]))
 
 
+def test_a_row_that_is_right_at_once_is_not_searched():
+    plain, searches = [], []
+    y, energy, steps = until_right(
+        _solver(lambda i, restart: ([i, i == restart], 4.0), searches),
+        *(None, np.zeros((3, 1)), np.array([7, 0, 1]), range(3)),
+        lambda x, y: bool(y[1]),
+        block=2,
+        first=_solver(lambda i, restart: ([i, i == 7], 5.0), plain),
+    )
+    # Every restart has its search, the first one, too, where its answer was wrong.
+    assert plain == [[(0, 7), (0, 0)], [(0, 1), (0, 1)]]
+    assert searches == [[(0, 0), (0, 1)], [(1, 1), (2, 1)]]
+    np.testing.assert_array_equal(y, [[7, 1], [0, 1], [1, 1]])
+    np.testing.assert_array_equal(energy, [5, 4, 4])
+    np.testing.assert_array_equal(steps, STEPS * np.array([1, 2, 3]))
+
+
 def test_where_no_answer_can_be_checked_the_lowest_energy_counts():
     energies = np.array([[3.0, np.nan, 2.0], [1.0, 5.0, 4.0], [2.0, 4.0, 9.0]])
     y, energy, steps = until_right(
@@ -249,6 +266,17 @@ def test_watched_is_the_start_whose_answer_is_kept(monkeypatch, right, expected)
     np.testing.assert_array_equal(thought.energies, [energies[expected] + 7])
 
 
+def test_watched_is_no_search_where_the_first_answer_is_right(monkeypatch):
+    fake = _solver(lambda i, restart: ([restart], 2.0))
+    monkeypatch.setattr(thinking, "solver", lambda *_, **__: fake)
+    options = None, Inference(restarts=2)
+    searching = SimpleNamespace(search=object())
+    for check, frames in ((lambda x, y: True, 1), (lambda x, y: False, 2)):
+        watch = thinking.think(searching, *options, check)
+        thought = watch(None, np.zeros(1), 7)
+        assert len(thought.energies) == len(thought.answers) == frames
+
+
 @pytest.mark.parametrize(
     "row, says", [(2, "must be 0 to 1"), (-1, "must be 0 to 1"), (0, "has 1 char")]
 )
@@ -342,6 +370,13 @@ MUTANTS = [
         "experiments.score.restarts",
         one("is_going[row] = not is_right_now", "pass"),
         test_only_rows_that_are_not_right_are_started_again,
+    ),
+    Mutant(
+        "solve",
+        "a search takes the place of its restart",
+        "experiments.score.restarts",
+        one("left[count if now_by is solve else 0 :]", "left[count:]"),
+        test_a_row_that_is_right_at_once_is_not_searched,
     ),
     Mutant(
         "solve",

@@ -16,6 +16,7 @@ def until_right(
     restarts: Sequence[int],
     is_right: Callable[[Tree, Tree], bool | None],
     block: int = 256,
+    first: Callable | None = None,
 ) -> tuple[Tree, np.ndarray, np.ndarray]:
     """Of each row the first right answer, else the one of least energy.
 
@@ -29,13 +30,15 @@ def until_right(
       restarts: the numbers of the start noises.
       is_right: (x, y) of one row -> whether it is; None counts as not.
       block: rows that are solved together.
+      first: the same without a search, for one answer to each row before all others:
+        most need no search.
 
     Returns:
       y_0 (leaves [B, ...], NumPy), energy [B], steps [B] of all starts of a row up to
       the one that is right.
     """
 
-    def on(rows: np.ndarray, restarts: np.ndarray) -> tuple:
+    def on(solve: Callable, rows: np.ndarray, restarts: np.ndarray) -> tuple:
         parts = []
         for at in range(0, len(rows), block):
             take = np.minimum(np.arange(at, at + block), len(rows) - 1)
@@ -46,15 +49,16 @@ def until_right(
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return jax.tree.map(lambda leaf: leaf[: len(rows)], whole)
 
-    kept = None
+    kept, now_by = None, first or solve
     energy = np.full(len(index), np.nan, np.float32)
     steps = np.zeros(len(index), int)
     is_going, left = np.ones(len(index), bool), list(restarts)
     while is_going.any() and left:
         rows = np.flatnonzero(is_going)
-        count = max(1, block // len(rows))
-        now, left = left[:count], left[count:]
-        found = on(np.tile(rows, len(now)), np.repeat(now, len(rows)))
+        count = max(1, block // len(rows)) if now_by is solve else 1
+        now, left = left[:count], left[count if now_by is solve else 0 :]
+        found = on(now_by, np.tile(rows, len(now)), np.repeat(now, len(rows)))
+        now_by = solve
         if kept is None:
             kept = jax.tree.map(lambda leaf: np.array(leaf[: len(index)]), found[0])
         for place, row in enumerate(np.tile(rows, len(now)).tolist()):

@@ -44,12 +44,15 @@ def think(
     """
     traced = solver(experiment, source, how, like=like, trace=True)
 
-    def thought(x: Tree, y: Tree, info: SolveInfo) -> Thought:
+    def thought(x: Tree, found: Tree | None, info: SolveInfo) -> Thought:
         answers, energies, levels = info.answers, info.energies, len(info.energies)
-        if experiment.search is not None:
-            answers = jax.tree.map(lambda a, b: np.stack([*a, b]), answers, y)
+        if found is not None:
+            answers = jax.tree.map(lambda a, b: np.stack([*a, b]), answers, found)
             energies = np.append(energies, info.energy)
         return Thought(x, answers, energies, levels)
+
+    def right(x: Tree, y: Tree) -> bool:
+        return is_right is not None and is_right(x, y) is True
 
     def of_input(params: Params, x: Tree, index: int) -> Thought:
         kept, least = None, np.nan
@@ -61,9 +64,12 @@ def think(
             found = jax.tree.map(np.asarray, found)
             for place in range(count):
                 y, info = row_of(found, place)
-                is_done = is_right is not None and is_right(x, y) is True
+                end = y if experiment.search is not None else None
+                if kept is None and right(x, row_of(info.answers, -1)):
+                    return thought(x, None, info)  # without a search
+                is_done = right(x, y)
                 if is_done or info.energy < least or np.isnan(least):
-                    kept, least = thought(x, y, info), info.energy
+                    kept, least = thought(x, end, info), info.energy
                 if is_done:
                     return kept
         return kept
