@@ -9,9 +9,9 @@ python -m experiments.solve --workdir=runs/sudoku-cpu-seed0 \
 
 Each answer is right, wrong or unknown by the check of the task's view; searches and
 `--restarts` go on only for inputs whose answers are not yet right, and where nothing
-can be checked the lowest energy counts. What cannot be solved is named, and the others are solved; the
-exit code is 1 if any input was refused or any answer is wrong or not finite, 2 if there
-is nothing to solve.
+can be checked the lowest energy counts. What cannot be solved is named, and the others
+are solved; the exit code is 1 if any input was refused or any answer is wrong or not
+finite, 2 if there is nothing to solve.
 """
 
 import functools

@@ -134,8 +134,7 @@ def _estimate(
     """Tells what the points take from their steps on, and refuses what does not fit."""
     is_shared, parallel = values.executor != "slurm", _parallel(values, planned)
     of_points = {p.name: p.values for p in planned}
-    found, have = estimate.in_child(of_points)
-    found = estimate.left(found, of_points, steps)
+    found, have = estimate.in_child(of_points, steps)
     estimate.refuse_if_too_much(
         found,
         have_bytes=have,

@@ -30,7 +30,7 @@ from experiments.run import code, workdir
 from experiments.run.interrupt import Interrupt
 from experiments.sweeps import copies, estimate, jobs, points, status
 from experiments.sweeps.estimate import Cost
-from tests import tiny
+from tests import plain, tiny
 from tests.mutants import Mutant, one
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -804,7 +804,7 @@ def test_a_sweep_that_does_not_fit_starts_nothing(monkeypatch, tmp_path):
     fake = Fake(monkeypatch, tmp_path)
     hour = Cost(1, 3600.0)
     monkeypatch.setattr(
-        estimate, "in_child", lambda planned: (dict.fromkeys(planned, hour), 2**30)
+        estimate, "in_child", lambda planned, _: (dict.fromkeys(planned, hour), 2**30)
     )
     with pytest.raises(UserError, match="hours=1: the steps alone take 2 h"):
         fake.run(estimates=True)
@@ -814,25 +814,36 @@ def test_a_sweep_that_does_not_fit_starts_nothing(monkeypatch, tmp_path):
     assert set(fake.states().values()) == {"done"}
 
 
-def test_an_estimate_is_of_the_steps_that_are_left():
-    values = {"train.num_steps": 10}
-    found = {name: Cost(1, 30.0) for name in "abc"}
-    left = estimate.left(found, dict.fromkeys("abc", values), {"a": 0, "b": 9, "c": 20})
-    assert [cost.seconds for cost in left.values()] == pytest.approx([30.0, 3.0, 0.0])
+@pytest.mark.parametrize(
+    "steps, seconds", [(0, 20 * 1.0 + 10 * 100.0), (19, 1001.0), (25, 500.0), (30, 0.0)]
+)
+def test_an_estimate_is_of_the_steps_of_each_phase_that_are_left(
+    monkeypatch, steps, seconds
+):
+    config = tiny.get_config(
+        "on_trajectory", train__num_steps=30, train__denoise_share=2 / 3, **plain.of(2)
+    )
+    of_step = iter([1.0, 100.0] if steps < 20 else [100.0])  # one a program
+    monkeypatch.setattr(estimate, "_measured", lambda *_: (7, next(of_step)))
+    found = estimate.costs({"a": fields.flatten(config)}, {"a": steps})
+    assert found == {"a": Cost(7 if seconds else 0, seconds)}
 
 
 def test_an_interrupted_sweep_takes_less_time(monkeypatch, tmp_path):
-    fake = Fake(monkeypatch, tmp_path)
-    hour = Cost(1, 3600.0)
+    fake, asked = Fake(monkeypatch, tmp_path), []
     monkeypatch.setattr(
-        estimate, "in_child", lambda planned: (dict.fromkeys(planned, hour), 2**30)
+        estimate,
+        "in_child",
+        lambda planned, steps: (
+            asked.append(steps) or dict.fromkeys(planned, Cost(1, 1.0)),
+            2**30,
+        ),
     )
-    for k in (2, 3):
-        folder = fake.folder / f"num_steps={k}"
-        folder.mkdir(parents=True)
-        (folder / "metrics.jsonl").write_text('{"step": 5}\n')
-    fake.run(estimates=True)  # two hours, but for what is done
-    assert set(fake.states().values()) == {"done"}
+    folder = fake.folder / "num_steps=2"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text('{"step": 5}\n')
+    fake.run(estimates=True)
+    assert asked == [{"num_steps=2": 5, "num_steps=3": 0}]
 
 
 def test_an_estimate_whose_process_is_killed_is_an_error(monkeypatch):
@@ -844,7 +855,7 @@ def test_an_estimate_whose_process_is_killed_is_an_error(monkeypatch):
 
     monkeypatch.setattr(estimate.concurrent.futures, "ProcessPoolExecutor", Killed)
     with pytest.raises(UserError, match=r"process was killed, .* \(--noestimate"):
-        estimate.in_child({})
+        estimate.in_child({}, {})
 
 
 def test_a_sweep_that_says_no_hours_may_take_a_day(monkeypatch, tmp_path):
@@ -852,7 +863,7 @@ def test_a_sweep_that_says_no_hours_may_take_a_day(monkeypatch, tmp_path):
     fake.file.write_text(fake.file.read_text().replace(", hours=1.0", ""))
     half = Cost(1, 13 * 3600.0)
     monkeypatch.setattr(
-        estimate, "in_child", lambda planned: (dict.fromkeys(planned, half), 2**30)
+        estimate, "in_child", lambda planned, _: (dict.fromkeys(planned, half), 2**30)
     )
     with pytest.raises(UserError, match="hours=24: the steps alone take 1 d 2 h"):
         fake.run(estimates=True)
@@ -879,7 +890,8 @@ def test_programs_that_differ_in_real_constants_are_measured_once(monkeypatch):
             a={"train__num_steps": 30},
             b={"train__num_steps": 30, "train__learning_rate": 0.1},
             c={"train__num_steps": 30, "sampler__num_steps": 7},
-        )
+        ),
+        dict.fromkeys("abc", 0),
     )
     assert found == {"a": Cost(1, 15.0), "b": Cost(1, 15.0), "c": Cost(2, 15.0)}
 
@@ -887,7 +899,7 @@ def test_programs_that_differ_in_real_constants_are_measured_once(monkeypatch):
 def test_a_step_is_compiled_and_timed():
     options = {"train__steps_per_dispatch": 1, "train__num_seeds": 3}
     config = tiny.get_config("density", **options)
-    of_points, have = estimate.in_child({"a": fields.flatten(config)})
+    of_points, have = estimate.in_child({"a": fields.flatten(config)}, {"a": 0})
     found = of_points["a"]
     state = build(config).shapes
     held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -1396,10 +1408,21 @@ MUTANTS = [
     mutant(
         "an estimate counts steps that are taken",
         ESTIMATE,
-        "1 - steps[n] /",
-        "1 - 0 * steps[n] /",
-        test_an_interrupted_sweep_takes_less_time,
-        UserError,
+        "max(first, steps[name])",
+        "first",
+        test_an_estimate_is_of_the_steps_of_each_phase_that_are_left,
+        steps=19,
+        seconds=1001.0,
+    ),
+    mutant(
+        "an estimate takes each phase for the last",
+        ESTIMATE,
+        "experiment.dispatch(phase)",
+        "experiment.dispatch()",
+        test_an_estimate_is_of_the_steps_of_each_phase_that_are_left,
+        steps=0,
+        seconds=1020.0,
+        error=AssertionError,
     ),
     mutant(
         "a step that does not fit is run",

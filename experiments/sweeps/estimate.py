@@ -25,25 +25,37 @@ class Cost(NamedTuple):
     """Of one point, its seeds together."""
 
     nbytes: int  # of a step: arguments, results, temporaries
-    seconds: float  # of all its steps, evaluations aside
+    seconds: float  # of the steps that are left, evaluations aside
 
 
-def costs(points: Mapping[str, Values]) -> dict[str, Cost]:
-    """The cost of each point: {name: cost} of {name: every field}."""
+def costs(points: Mapping[str, Values], steps: Mapping[str, int]) -> dict[str, Cost]:
+    """The cost of each point: {name: cost} of {name: every field}.
+
+    Of the phases and their steps that are left after so many `steps`.
+    """
     found, known = {}, {}
     for name, values in points.items():
         experiment = build(fields.nest(values))
-        state = experiment.shapes
-        lowered = experiment.dispatch().lower(state, experiment.train_data)
-        program = REALS.sub("", lowered.as_text())
-        if program not in known:
-            known[program] = _measured(experiment, lowered)
-        nbytes, seconds = known[program]
-        found[name] = Cost(nbytes, seconds * experiment.periods.num_steps)
+        firsts = [first for first, _ in experiment.phases]
+        ends = *firsts[1:], experiment.periods.num_steps
+        total = Cost(0, 0.0)
+        for phase, (first, end) in enumerate(zip(firsts, ends, strict=True)):
+            if (left := end - max(first, steps[name])) <= 0:
+                continue
+            step = experiment.dispatch(phase)
+            lowered = step.lower(experiment.shapes, experiment.train_data)
+            program = REALS.sub("", lowered.as_text())
+            if program not in known:
+                known[program] = _measured(experiment, lowered)
+            nbytes, seconds = known[program]
+            total = Cost(max(total.nbytes, nbytes), total.seconds + left * seconds)
+        found[name] = total
     return found
 
 
-def in_child(points: Mapping[str, Values]) -> tuple[dict[str, Cost], int]:
+def in_child(
+    points: Mapping[str, Values], steps: Mapping[str, int]
+) -> tuple[dict[str, Cost], int]:
     """`costs`, and the bytes that the device has, from a process that then ends.
 
     So that this one never holds a device: the points need it whole.
@@ -54,23 +66,12 @@ def in_child(points: Mapping[str, Values]) -> tuple[dict[str, Cost], int]:
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            return pool.submit(_alone, points).result()
+            return pool.submit(_alone, points, steps).result()
         except BrokenProcessPool as error:
             raise UserError(
                 "the estimate's process was killed, for want of memory perhaps"
                 " (--noestimate starts without one)"
             ) from error
-
-
-def left(
-    found: Mapping[str, Cost], points: Mapping[str, Values], steps: Mapping[str, int]
-) -> dict[str, Cost]:
-    """The costs of points that have taken so many steps already."""
-    share = {n: 1 - steps[n] / points[n]["train.num_steps"] for n in found}
-    return {
-        name: cost._replace(seconds=cost.seconds * max(share[name], 0.0))
-        for name, cost in found.items()
-    }
 
 
 def total_hours(
@@ -128,10 +129,12 @@ def told(found: Mapping[str, Cost], parallel: int, *, is_shared: bool) -> str:
     )
 
 
-def _alone(points: Mapping[str, Values]) -> tuple[dict[str, Cost], int]:
+def _alone(
+    points: Mapping[str, Values], steps: Mapping[str, int]
+) -> tuple[dict[str, Cost], int]:
     cli.keep_memory()
     cli.enable_compilation_cache()
-    return costs(points), memory_bytes()
+    return costs(points, steps), memory_bytes()
 
 
 def _measured(experiment: Experiment, lowered: jax.stages.Lowered) -> tuple[int, float]:
