@@ -112,7 +112,8 @@ def moment(directory: Path) -> str:
 def kill(child: BaseProcess, directory: Path, *, is_alone: bool) -> int:
     """Ends a process or its whole session; returns the steps that are lost."""
     before = [logged(places) for places in places_of(directory)]
-    if is_alone:
+    has_session = os.getpgid(child.pid) == child.pid  # not yet at its very start
+    if is_alone or not has_session:
         child.kill()
     else:
         os.killpg(child.pid, signal.SIGKILL)
