@@ -10,6 +10,7 @@ processes are killed or the scheduler alone, and every other one trains in a fol
 """
 
 import collections
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -112,11 +113,12 @@ def moment(directory: Path) -> str:
 def kill(child: BaseProcess, directory: Path, *, is_alone: bool) -> int:
     """Ends a process or its whole session; returns the steps that are lost."""
     before = [logged(places) for places in places_of(directory)]
-    has_session = os.getpgid(child.pid) == child.pid  # not yet at its very start
-    if is_alone or not has_session:
-        child.kill()
-    else:
-        os.killpg(child.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it has ended in this moment
+        has_session = os.getpgid(child.pid) == child.pid  # not at its very start
+        if is_alone or not has_session:
+            child.kill()
+        else:
+            os.killpg(child.pid, signal.SIGKILL)
     child.join()
     while any(jobs.is_running(places[0]) for places in places_of(directory)):
         time.sleep(0.1)  # a point whose scheduler is gone goes on to its end
