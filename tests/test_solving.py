@@ -375,7 +375,7 @@ MUTANTS = [
         "solve",
         "a search takes the place of its restart",
         "experiments.score.restarts",
-        one("left[count if now_by is solve else 0 :]", "left[count:]"),
+        one("attempt(first, left[:1])", "attempt(first, [left.pop(0)])"),
         test_a_row_that_is_right_at_once_is_not_searched,
     ),
     Mutant(
@@ -396,7 +396,7 @@ MUTANTS = [
         "solve",
         "places that rows leave in a block stay empty",
         "experiments.score.restarts",
-        one("max(1, block // len(rows))", "1"),
+        one("max(1, block // np.count_nonzero(is_going))", "1"),
         test_places_that_rows_leave_in_a_block_are_for_further_restarts,
     ),
     Mutant(

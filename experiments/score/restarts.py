@@ -49,16 +49,15 @@ def until_right(
         whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         return jax.tree.map(lambda leaf: leaf[: len(rows)], whole)
 
-    kept, now_by = None, first or solve
+    kept = None
     energy = np.full(len(index), np.nan, np.float32)
     steps = np.zeros(len(index), int)
     is_going, left = np.ones(len(index), bool), list(restarts)
-    while is_going.any() and left:
+
+    def attempt(solve: Callable, now: Sequence[int]) -> None:
+        nonlocal kept
         rows = np.flatnonzero(is_going)
-        count = max(1, block // len(rows)) if now_by is solve else 1
-        now, left = left[:count], left[count if now_by is solve else 0 :]
-        found = on(now_by, np.tile(rows, len(now)), np.repeat(now, len(rows)))
-        now_by = solve
+        found = on(solve, np.tile(rows, len(now)), np.repeat(now, len(rows)))
         if kept is None:
             kept = jax.tree.map(lambda leaf: np.array(leaf[: len(index)]), found[0])
         for place, row in enumerate(np.tile(rows, len(now)).tolist()):
@@ -71,6 +70,13 @@ def until_right(
                 energy[row] = new
                 jax.tree.map(lambda old, leaf, row=row: _put(old, row, leaf), kept, y)
             is_going[row] = not is_right_now
+
+    if first is not None:
+        attempt(first, left[:1])
+    while is_going.any() and left:
+        count = max(1, block // np.count_nonzero(is_going))
+        now, left = left[:count], left[count:]
+        attempt(solve, now)
     return kept, energy, steps
 
 

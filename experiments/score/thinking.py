@@ -64,12 +64,13 @@ def think(
             found = jax.tree.map(np.asarray, found)
             for place in range(count):
                 y, info = row_of(found, place)
-                end = y if experiment.search is not None else None
-                if kept is None and right(x, row_of(info.answers, -1)):
-                    return thought(x, None, info)  # without a search
+                searched = None if experiment.search is None else y
+                is_first = kept is None and searched is not None
+                if is_first and right(x, row_of(info.answers, -1)):
+                    return thought(x, None, info)  # which needed no search
                 is_done = right(x, y)
                 if is_done or info.energy < least or np.isnan(least):
-                    kept, least = thought(x, end, info), info.energy
+                    kept, least = thought(x, searched, info), info.energy
                 if is_done:
                     return kept
         return kept
