@@ -4,7 +4,8 @@
 
 q101 to q103 are q001 to q003 again. Of q207 there are two records: denoising alone with
 the scalar head, which is q209, and 10 adversarial steps with it, which is the point
-q207. Reference MLP: the documents' own; the matrix energy has no heads.
+q207. Of q205, q301 to q303, q401 and q402 no config is on record. Reference MLP: the
+documents' own; the matrix energy has no heads.
 
 What differs from the documents: n = 10 and 1,500 steps of 128 rows, five paired seeds
 for ten (--config.train.num_seeds=10), the step of a negative's descent is not doubled,
