@@ -99,6 +99,9 @@ def parse(
     return values
 
 
+BESIDE_POINTS = ("sweep.json", "submitit")  # in the folder of a sweep, and logs
+
+
 def run_directories(runs: Sequence[str]) -> dict[str, Path]:
     """{name: directory} of --runs; of the folder of a sweep, those of its points.
 
@@ -118,7 +121,7 @@ def run_directories(runs: Sequence[str]) -> dict[str, Path]:
 
 def _points_of(folder: Path) -> list[Path]:
     """The run directories in a folder that is none itself; itself if there are none."""
-    if folder.suffix == ".log":  # beside them in a sweep's folder: runs/sweep/*
+    if folder.suffix == ".log" or folder.name in BESIDE_POINTS:  # runs/sweep/*
         return []
     if (folder / "config.json").exists():
         return [folder]

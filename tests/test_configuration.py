@@ -11,9 +11,11 @@ from experiments.build import build, resolve
 from experiments.errors import UserError
 from experiments.run import workdir
 from experiments.startup import startup_text
+from experiments.sweeps import status
 from ired_jax.tasks.base import Metric, Source, Task
 from ired_jax.types import Example
 from tests import tiny
+from tests.mutants import Mutant, one
 
 FULL = "--config=configs/cd_full.py:smoke"
 NONE = "--config=configs/none.py:smoke"
@@ -111,6 +113,8 @@ def test_the_folder_of_a_sweep_is_its_run_directories(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").touch()
     (tmp_path / "b.log").touch()
+    (tmp_path / status.FILE).touch()
+    (tmp_path / "submitit").mkdir()
     points = {"a": tmp_path / "a", "b": tmp_path / "b"}
     assert cli.run_directories([str(tmp_path)]) == points
     assert cli.run_directories(map(str, sorted(tmp_path.iterdir()))) == points
@@ -233,3 +237,14 @@ def test_flags_of_a_command_are_parsed_beside_the_config():
 
     values = cli.parse(["x", NONE, "--count=3", "--config.task.n=3"], define)
     assert (values.count, cli.config_of(values).task.n) == (3, 3)
+
+
+MUTANTS = [
+    Mutant(
+        "cli",
+        "what a sweep leaves beside its points is taken for a run",
+        "experiments.cli",
+        one(" or folder.name in BESIDE_POINTS:  # runs", ":  # runs"),
+        test_the_folder_of_a_sweep_is_its_run_directories,
+    ),
+]
