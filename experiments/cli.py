@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments import configuration
 from experiments.errors import UserError
+from experiments.sweeps.copies import is_beside
 from ired_jax.types import PartError
 
 OVERRIDE = "config.group.field"  # the flag that overrides are collected in
@@ -99,9 +100,6 @@ def parse(
     return values
 
 
-BESIDE_POINTS = ("sweep.json", "submitit")  # in the folder of a sweep, and logs
-
-
 def run_directories(runs: Sequence[str]) -> dict[str, Path]:
     """{name: directory} of --runs; of the folder of a sweep, those of its points.
 
@@ -112,7 +110,7 @@ def run_directories(runs: Sequence[str]) -> dict[str, Path]:
         raise UserError("--runs: must name at least one run directory")
     given = [path for run in runs for path in _points_of(Path(run))]
     if not given:
-        raise UserError(f"--runs={','.join(runs)}: are logs, must be run directories")
+        raise UserError(f"--runs={','.join(runs)}: are none, must be run directories")
     paths = {path.name: path for path in given}
     if len(paths) < len(given):
         raise UserError(f"--runs={','.join(runs)}: two have the same name")
@@ -121,11 +119,12 @@ def run_directories(runs: Sequence[str]) -> dict[str, Path]:
 
 def _points_of(folder: Path) -> list[Path]:
     """The run directories in a folder that is none itself; itself if there are none."""
-    if folder.suffix == ".log" or folder.name in BESIDE_POINTS:  # runs/sweep/*
+    if is_beside(folder.name):  # of runs/sweep/*
         return []
     if (folder / "config.json").exists():
         return [folder]
-    return [path.parent for path in sorted(folder.glob("*/config.json"))] or [folder]
+    found = sorted(path.parent for path in folder.glob("*/config.json"))
+    return [path for path in found if not is_beside(path.name)] or [folder]
 
 
 def output_path(path: Path | str, flag: str = "output") -> Path:

@@ -115,12 +115,14 @@ def test_the_folder_of_a_sweep_is_its_run_directories(tmp_path):
     (tmp_path / "b.log").touch()
     (tmp_path / status.FILE).touch()
     (tmp_path / "submitit").mkdir()
+    (tmp_path / "b.part").mkdir()
+    (tmp_path / "b.part" / "config.json").touch()
     points = {"a": tmp_path / "a", "b": tmp_path / "b"}
     assert cli.run_directories([str(tmp_path)]) == points
     assert cli.run_directories(map(str, sorted(tmp_path.iterdir()))) == points
     alone = tmp_path / "b"
     assert cli.run_directories([str(alone)]) == {"b": alone}
-    with pytest.raises(UserError, match=r"--runs=b\.log: are logs, must be run dir"):
+    with pytest.raises(UserError, match=r"--runs=b\.log: are none, must be run dir"):
         cli.run_directories(["b.log"])
 
 
@@ -244,7 +246,14 @@ MUTANTS = [
         "cli",
         "what a sweep leaves beside its points is taken for a run",
         "experiments.cli",
-        one(" or folder.name in BESIDE_POINTS:  # runs", ":  # runs"),
+        one("if is_beside(folder.name):", "if False:"),
+        test_the_folder_of_a_sweep_is_its_run_directories,
+    ),
+    Mutant(
+        "cli",
+        "a copy on its way is one of a sweep's runs",
+        "experiments.cli",
+        one("for path in found if not is_beside(path.name)", "for path in found"),
         test_the_folder_of_a_sweep_is_its_run_directories,
     ),
 ]

@@ -1458,8 +1458,8 @@ MUTANTS = [
     ),
     mutant(
         "a point has the name of another's log",
-        POINTS,
-        " or name.endswith(TAKEN)",
+        "experiments.sweeps.copies",
+        " or name.endswith(BESIDE)",
         "",
         test_a_name_that_is_no_folder_is_refused,
         pytest.fail.Exception,

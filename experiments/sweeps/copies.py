@@ -3,6 +3,14 @@
 import shutil
 from pathlib import Path
 
+# In the folder of a sweep, beside its points: logs, copies on their way, tables.
+BESIDE = (".log", ".part", ".whole", ".json")
+
+
+def is_beside(name: str) -> bool:
+    """Whether what is named so in the folder of a sweep is no point of it."""
+    return name == "submitit" or name.endswith(BESIDE)
+
 
 def copy_whole(source: Path, target: Path) -> None:
     """Copies a directory; at any moment the target is whole, or `<target>.whole` is."""

@@ -12,8 +12,8 @@ from experiments import configuration, fields
 from experiments.build import build
 from experiments.errors import UserError
 from experiments.schema import Values
+from experiments.sweeps.copies import BESIDE, is_beside
 
-TAKEN = (".log", ".part", ".whole", ".json")  # by what stands beside a point
 TRAIN = (sys.executable, "-m", "experiments.train")
 
 
@@ -109,10 +109,10 @@ def _looked_at(sweep: Sweep) -> Iterator[tuple[str, Any, bool, str]]:
 
 def _point(name, point, sweep, folder, overrides, flags) -> Point:
     is_folder = isinstance(name, str) and re.fullmatch(r"\w[\w.=+,-]{0,199}", name)
-    if not is_folder or name == "submitit" or name.endswith(TAKEN):
+    if not is_folder or is_beside(name):
         raise UserError(
             f"{name!r}: the name of a point must do for a folder, with at most 200"
-            f" letters, and not end in {', '.join(TAKEN)}"
+            f" letters, and not end in {', '.join(BESIDE)}"
         )
     for word in ("base", "presets"):
         if not isinstance(point.get(word, ""), str):
